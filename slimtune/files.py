@@ -21,6 +21,11 @@ _CHUNK = 1 << 20
 _DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ENOTCONN, errno.EACCES, errno.EPERM}
 
 
+def cache_folder() -> Path:
+    """Where converted models, compiled kernels and base scores are kept: SLIMTUNE_CACHE, or ~/.cache/slimtune."""
+    return Path(os.environ.get("SLIMTUNE_CACHE") or Path.home() / ".cache" / "slimtune")
+
+
 def digest_bytes(data: bytes) -> str:
     """SHA-256, in hex."""
     return hashlib.sha256(data).hexdigest()

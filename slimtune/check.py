@@ -1,0 +1,142 @@
+"""Is this recipe ready to run? Everything wrong with it and its data, all at once; what will be trained; what it takes.
+
+The first part needs no torch and answers in a fraction of a second. The token part (rendered rows, lengths against the
+context) needs the model's tokenizer, so it is there where the `train` extra is installed and the model at hand.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from slimtune.data import Example
+from slimtune.errors import Problem, Problems, SlimtuneError, UserError
+from slimtune.gpus import DetectedGpu, GpuSpec
+from slimtune.models import ModelSpec, get_model
+from slimtune.plan import Plan, choose_collation, make_plan
+from slimtune.recipe import Recipe, RecipeSource
+from slimtune.scorers import get_scorer
+from slimtune.tasks import Quality, Selection, Task, get_task, inspect_task, task_from_files
+
+_CHARACTERS_PER_TOKEN = 3.0  # for a first plan, before a tokenizer has counted; English text has 4 to 5
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A recipe with its task read, its model known and its data inspected: nothing refuses it so far."""
+
+    recipe: Recipe
+    task: Task
+    spec: ModelSpec
+    quality: Quality
+
+
+@dataclass(frozen=True)
+class TokenReport:
+    """What the tokenizer makes of the training rows. Lengths in tokens, prompt and answer; `supervised` is the share of
+    all tokens the loss is on; `sample` alternates (text, is it supervised)."""
+
+    lengths: tuple[int, ...]
+    too_long: int
+    supervised: float
+    sample: tuple[tuple[str, bool], ...]
+
+
+def ready(source: RecipeSource, *, data_dir: Path | None = None) -> Ready:
+    """Everything before the first download. Raises Problems with every mistake in the recipe and its data."""
+    problems = list(source.problems)
+    spec = _try(problems, source.where("model"), lambda: get_model(_text(source, "model")))
+    recipe = source.recipe
+    if recipe is None:
+        _try_task_name(problems, source, data_dir)
+        raise Problems(source.path, problems)
+    if recipe.data.scorer is not None:
+        _try(problems, source.where("data", "scorer"), lambda: get_scorer(recipe.data.scorer))
+    key = "task" if recipe.task is not None else "data"
+    task = _try(problems, source.where(key), lambda: _read_task(recipe, data_dir))
+    quality = inspect_task(task, allow_overlap=recipe.data.allow_overlap) if task is not None else None
+    problems += quality.errors if quality is not None else []
+    if spec is not None and recipe.context > spec.native_context:
+        problems.append(Problem(source.where("context"), f"{recipe.context} is more than the {spec.native_context} "
+                                                         f"tokens {spec.label} was made for."))
+    if problems:
+        raise Problems(source.path, problems)
+    return Ready(recipe, task, spec, quality)
+
+
+def plan_of(prepared: Ready, *, gpu: GpuSpec | DetectedGpu | None, lengths: Sequence[int] = ()) -> Plan:
+    """The plan for a recipe: from token counts where they are known, else from the rows' characters.
+
+    Raises UserError where nothing fits, with the numbers and what would help.
+    """
+    recipe, spec = prepared.recipe, prepared.spec
+    lengths = lengths or [min(recipe.context, round(_characters(example) / _CHARACTERS_PER_TOKEN) + 32)
+                          for example in prepared.task.train]
+    return make_plan(
+        spec, gpu=gpu, lora_r=recipe.lora.r, context_tokens=recipe.context, batch=recipe.train.batch,
+        rows=len(lengths), epochs=recipe.train.epochs, micro_batch=recipe.train.micro_batch,
+        quantisation=recipe.train.quantisation, longest_row_tokens=max(lengths),
+        row_tokens_mean=sum(lengths) / len(lengths),
+        collation=choose_collation(spec, asked=recipe.train.collation, cuda=gpu is not None))
+
+
+def count_tokens(prepared: Ready) -> TokenReport | str:
+    """Render and tokenize every training row; or, in a sentence, why that is not possible here."""
+    try:
+        from slimtune.engine.render import load_tokenizer, make_renderer
+        from slimtune.engine.source import local_folder
+    except ImportError as error:
+        return f"Tokens are not counted: {error.name} is not installed (pip install 'slimtune[train]')."
+    try:
+        folder = local_folder(prepared.spec)
+    except SlimtuneError as error:
+        return f"Tokens are not counted: {error}"
+    if folder is None:
+        return f"Tokens are not counted: {prepared.spec.label} is not on this machine yet; `slimtune run` fetches it."
+    renderer = make_renderer(load_tokenizer(folder, prepared.spec), prepared.spec, thinking=prepared.recipe.thinking)
+    rows = [renderer.encode(example) for example in prepared.task.train]
+    lengths = tuple(len(row) for row in rows)
+    first, text = rows[0], renderer.tokenizer.decode
+    return TokenReport(lengths, sum(length > prepared.recipe.context for length in lengths),
+                       sum(len(row.answer) for row in rows) / sum(lengths),
+                       ((text(first.prompt), False), (text(first.answer), True)))
+
+
+def _read_task(recipe: Recipe, data_dir: Path | None) -> Task:
+    data = recipe.data
+    selection = Selection(labels=data.labels, train_rows=data.train_rows, test_rows=data.test_rows,
+                          skip_bad=data.skip_bad, seed=recipe.seed)
+    if recipe.task is not None:
+        return get_task(recipe.task, data_dir=data_dir, selection=selection)
+    return task_from_files(Path(data.train), Path(data.test) if data.test else None, format=data.format,
+                           columns=data.columns or None, instruction=data.instruction, scorer=data.scorer,
+                           selection=selection)
+
+
+def _try(problems: list[Problem], where: str, do: Any) -> Any:
+    """What `do` returns; or None, and its complaint among the problems."""
+    try:
+        return do()
+    except Problems as error:
+        problems += error.problems
+    except UserError as error:
+        problems.append(Problem(where, str(error)))
+    return None
+
+
+def _try_task_name(problems: list[Problem], source: RecipeSource, data_dir: Path | None) -> None:
+    name = source.document.value.get("task")
+    if isinstance(name, str):
+        _try(problems, source.where("task"), lambda: get_task(name, data_dir=data_dir))
+
+
+def _text(source: RecipeSource, key: str) -> str:
+    value = source.document.value.get(key)
+    if not isinstance(value, str):
+        raise UserError("is not a name." if value is not None else "names no model.")
+    return value
+
+
+def _characters(example: Example) -> int:
+    target = len(example.target) if isinstance(example.target, str) else 120 * len(example.target)
+    return target + len(str(example.tools)) * bool(example.tools) + sum(len(m.content) for m in example.messages)

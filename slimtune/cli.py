@@ -1,0 +1,142 @@
+"""The command line: arguments in, one call, and what came of it on the screen. Nothing else in slimtune prints."""
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from slimtune import __version__, screen
+from slimtune.errors import SlimtuneError
+
+app = typer.Typer(no_args_is_help=False, add_completion=False, rich_markup_mode="rich", context_settings={
+    "help_option_names": ["-h", "--help"]}, pretty_exceptions_enable=False)
+
+RecipeArgument = Annotated[Path, typer.Argument(help="A recipe: one YAML file.", show_default=False)]
+SetOption = Annotated[list[str], typer.Option("--set", metavar="A.B=C", help="Change one key, e.g. train.epochs=2.")]
+DataOption = Annotated[Path | None, typer.Option("--data", metavar="DIR", help="A folder of task folders to look in first.")]
+OutOption = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="The run's folder. Default: runs/NAME-HASH.")]
+CardOption = Annotated[str | None, typer.Option("--as-gpu", metavar="GPU", help="Rehearse for a smaller card, e.g. t4: its "
+                                                "precision, its memory.")]
+
+
+@app.callback(invoke_without_command=True)
+def start(context: typer.Context,
+          version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    """Fine-tune a small language model on one GPU, with proof that it helped."""
+    if version:
+        Console().print(f"slimtune {__version__}")
+    elif context.invoked_subcommand is None:
+        screen.show_start(Console())
+
+
+@app.command()
+def run(recipe: RecipeArgument, overrides: SetOption = [], out: OutOption = None, data: DataOption = None,  # noqa: B006
+        as_gpu: CardOption = None) -> None:
+    """Run a recipe: base score, fine-tune, tuned score, report. Interrupted? The same command goes on."""
+    _run(recipe, overrides, out=out, data=data, as_gpu=as_gpu)
+
+
+@app.command()
+def demo(out: OutOption = None) -> None:
+    """Run the main job on the embedded model and task: a few minutes on two CPU cores, no account, no download."""
+    from slimtune.recipe import recipes_folder
+    _run(recipes_folder() / "smollm2-banking77-demo.yaml", [], out=out, data=None, as_gpu=None)
+
+
+@app.command()
+def check(recipe: RecipeArgument, overrides: SetOption = [], data: DataOption = None,  # noqa: B006
+          gpu: Annotated[str | None, typer.Option("--gpu", help="Plan for this card instead of this machine's.")] = None,
+          ) -> None:
+    """Show what a recipe would train, what it takes, and everything wrong with it."""
+    from slimtune import check as checks
+    from slimtune.gpus import detect_gpu, get_gpu
+    from slimtune.recipe import read_recipe
+    prepared = checks.ready(read_recipe(recipe, overrides), data_dir=data)
+    tokens = checks.count_tokens(prepared)
+    lengths = () if isinstance(tokens, str) else tokens.lengths
+    plan = checks.plan_of(prepared, gpu=get_gpu(gpu) if gpu else detect_gpu(), lengths=lengths)
+    screen.show_check(Console(), prepared, tokens, plan)
+
+
+@app.command()
+def evaluate(target: Annotated[str, typer.Argument(metavar="RUN|MODEL", help="A run's folder, or a model.")],
+             task: Annotated[str | None, typer.Option("--task", help="A task. Default: the run's own.")] = None,
+             rows: Annotated[int | None, typer.Option("--rows", min=1, help="Score this many test rows.")] = None,
+             few_shot: Annotated[int, typer.Option("--few-shot", min=0, help="Worked examples in the prompt.")] = 0,
+             out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Where the scores go.")] = None,
+             data: DataOption = None) -> None:
+    """Score a model, or a run's adapter, on a task's test rows."""
+    from slimtune.pipeline import evaluate_target
+    console = Console()
+    with screen.Live(console) as listener:
+        folder, evaluation = evaluate_target(target, task_name=task, rows=rows, few_shot=few_shot, out=out, data_dir=data,
+                                             listener=listener, should_stop=_stop_flag())
+    screen.show_evaluation(console, evaluation, folder)
+
+
+@app.command(name="list")
+def list_(what: Annotated[str, typer.Argument(metavar="models|tasks|gpus|scorers|recipes")]) -> None:
+    """List what slimtune knows by name."""
+    screen.show_list(Console(), what)
+
+
+@app.command()
+def doctor() -> None:
+    """Say what this machine has, what would go wrong, and how to mend it."""
+    from slimtune.doctor import diagnose
+    findings = diagnose()
+    screen.show_findings(Console(), findings)
+    if any(finding.status == "problem" for finding in findings):
+        raise typer.Exit(2)
+
+
+def _run(path: Path, overrides: list[str], *, out: Path | None, data: Path | None, as_gpu: str | None) -> None:
+    from slimtune import check as checks
+    from slimtune.gpus import get_gpu
+    from slimtune.pipeline import run_recipe
+    from slimtune.recipe import read_recipe
+    console = Console()
+    prepared = checks.ready(read_recipe(path, overrides), data_dir=data)
+    screen.show_title(console, prepared)
+    with screen.Live(console) as listener:
+        outcome = run_recipe(prepared, name=path.stem, out=out, as_gpu=get_gpu(as_gpu) if as_gpu else None,
+                             listener=listener, should_stop=_stop_flag())
+    screen.show_outcome(console, outcome)
+
+
+def _stop_flag() -> Callable[[], bool]:
+    """True once SIGTERM or Ctrl-C came: the work stops at the next whole step. A third Ctrl-C ends the process."""
+    flag, count = threading.Event(), [0]
+
+    def stop(number: int, frame: object) -> None:
+        flag.set()
+        count[0] += 1
+        if number == signal.SIGINT and count[0] >= 3:
+            os._exit(130)
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    return flag.is_set
+
+
+def main() -> None:
+    """Entry point: errors for people are a sentence and an exit code; ours come with their traceback and 70."""
+    try:
+        app()
+    except SlimtuneError as error:
+        screen.show_error(Console(stderr=True), error)
+        sys.exit(error.exit_code)
+    except Exception:  # the boundary: whatever else it is, it is our bug, and the traceback says where
+        Console(stderr=True).print_exception(show_locals=False)
+        screen.show_bug(Console(stderr=True))
+        sys.exit(70)
+
+
+if __name__ == "__main__":
+    main()

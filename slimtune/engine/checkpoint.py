@@ -1,0 +1,55 @@
+"""Checkpoints that are whole or absent: checkpoints/step-00000120/, digest manifest last, then one rename.
+
+The newest whole one is resumed from. A damaged one is set aside under another name, never deleted and never parsed.
+Rotation goes by step, not by the clock, and only after the newest has been verified.
+"""
+
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from slimtune.files import damage, publish_folder, sweep
+
+_NAME = re.compile(r"step-(\d{8})")
+
+
+def write_checkpoint(folder: Path, step: int, fill: Callable[[Path], None], *, keep: int) -> Path:
+    """Write a checkpoint of `step` and drop all but the newest `keep`. Raises CannotWrite; older ones then stand."""
+    path = folder / f"step-{step:08d}"
+    publish_folder(path, fill)
+    for old in checkpoints(folder)[:-keep]:
+        shutil.rmtree(old)
+    return path
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints in a folder, oldest step first, whole or not."""
+    return sorted(path for path in folder.glob("step-*") if _NAME.fullmatch(path.name))
+
+
+def checkpoint_step(path: Path) -> int:
+    return int(path.name.removeprefix("step-"))
+
+
+def newest_whole(folder: Path) -> tuple[Path | None, list[str]]:
+    """The newest undamaged checkpoint, or None, and a sentence for each damaged one that was set aside."""
+    if not folder.is_dir():
+        return None, []
+    sweep(folder)
+    notes = []
+    for path in reversed(checkpoints(folder)):
+        wrong = damage(path)
+        if wrong is None:
+            return path, notes
+        aside = _free_name(folder, f"damaged-{path.name}")
+        path.rename(aside)
+        notes.append(f"Checkpoint {path.name} is damaged ({wrong}); it is set aside as {aside.name}.")
+    return None, notes
+
+
+def _free_name(folder: Path, name: str) -> Path:
+    number, path = 1, folder / name
+    while path.exists():
+        number, path = number + 1, folder / f"{name}-{number}"
+    return path

@@ -1,0 +1,55 @@
+"""Adapters where they should be: LoRA by one regex a family, then every module that got one is counted.
+
+PEFT is content when one name matches; Unsloth's list-to-regex conversion drops LFM2's convolutions in silence. So the
+count of adapted modules per leaf name is compared with the model's own shapes, and a shortfall stops the run.
+"""
+
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import torch
+from unsloth import FastLanguageModel  # before peft, which it patches
+from peft import set_peft_model_state_dict
+from safetensors.torch import load_file
+
+from slimtune.errors import SlimtuneError
+from slimtune.models import ModelSpec
+
+
+def attach_lora(model: Any, spec: ModelSpec, *, r: int, alpha: int, dropout: float, seed: int, checkpointing: bool,
+                context: int) -> Any:
+    """The model with fresh adapters on every linear layer of the family's regex. Raises SlimtuneError on a shortfall."""
+    torch.manual_seed(seed)
+    model = FastLanguageModel.get_peft_model(
+        model, r=r, lora_alpha=alpha, lora_dropout=dropout, target_modules=spec.lora_regex, random_state=seed,
+        use_gradient_checkpointing="unsloth" if checkpointing else False, max_seq_length=context)
+    check_coverage(model, spec)
+    return model
+
+
+def adapter_modules(model: Any) -> dict[str, int]:
+    """How many modules of each leaf name carry an adapter."""
+    found = re.compile(r".*\.([^.]+)\.lora_A\.[^.]+\.weight")
+    return dict(sorted(Counter(match[1] for name, _ in model.named_parameters() if (match := found.fullmatch(name))).items()))
+
+
+def load_adapter(model: Any, folder: Path) -> None:
+    """Put the saved weights of an adapter into the model's own."""
+    missing = set_peft_model_state_dict(model, load_file(folder / "adapter_model.safetensors")).unexpected_keys
+    assert not missing, f"{folder} holds weights the model has no place for: {missing[:3]}"
+
+
+def check_coverage(model: Any, spec: ModelSpec) -> None:
+    """Raises SlimtuneError unless exactly the expected number of modules of each leaf name carries an adapter."""
+    expected, found = spec.expected_adapters(), adapter_modules(model)
+    if found != expected:
+        wrong = {leaf: f"{found.get(leaf, 0)} of {expected.get(leaf, 0)}" for leaf in sorted({*found, *expected})
+                 if found.get(leaf, 0) != expected.get(leaf, 0)}
+        raise SlimtuneError(f"{spec.label}: adapters are missing or too many ({wrong}). The run would train another "
+                            "model than the one asked for.")
+
+
+def trainable_parameters(model: Any) -> int:
+    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)

@@ -1,0 +1,88 @@
+"""Where a model's files are: one folder at one commit, resolved here so that Unsloth never looks a name up itself."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from slimtune.engine.embedded import embedded_folder
+from slimtune.errors import ServiceAway, UserError
+from slimtune.files import MANIFEST, digest_file, digest_json, read_json
+from slimtune.models import ModelSpec
+
+_FILES = ["*.json", "*.safetensors", "*.jinja", "tokenizer.model"]
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model's folder, where it came from, the commit it was fetched at (None for local ones), and its digest."""
+
+    folder: Path
+    repository: str
+    revision: str | None
+    digest: str
+
+
+def resolve_source(spec: ModelSpec, *, quantisation: str, revision: str | None) -> Source:
+    """The folder that holds a model's files, fetched at one commit where it is on a hub.
+
+    Raises UserError (no such repository, gated, only pickled weights, code of its own) and ServiceAway (no network and
+    not in the cache).
+    """
+    folder = local_folder(spec)
+    if folder is not None and (spec.repo is None or spec.folder is not None):
+        source = _local(folder)
+    else:
+        repository = (spec.dynamic_4bit or spec.repo) if quantisation == "4bit" else spec.repo
+        folder = _fetch(repository, revision)
+        source = Source(folder, repository, folder.name, digest_json([repository, folder.name]))
+    _refuse_remote_code(source.folder)
+    return source
+
+
+def local_folder(spec: ModelSpec) -> Path | None:
+    """The folder of a model that needs no network: embedded, a local path, or fetched before; else None."""
+    if spec.folder is not None:
+        return Path(spec.folder)
+    if spec.repo is None:
+        return embedded_folder()
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+    try:
+        return Path(snapshot_download(spec.repo, allow_patterns=_FILES, local_files_only=True))
+    except LocalEntryNotFoundError:
+        return None
+
+
+def _local(folder: Path) -> Source:
+    if not (folder / "config.json").is_file():
+        raise UserError(f"{folder} holds no model: config.json is missing.")
+    if not list(folder.glob("*.safetensors")):
+        raise UserError(f"{folder} holds no *.safetensors. Pickled weights (.bin, .pt) are not loaded: they can run code.")
+    if (folder / MANIFEST).is_file():
+        return Source(folder, folder.name, None, digest_json(read_json(folder / MANIFEST)))
+    files = sorted(file for pattern in _FILES for file in folder.glob(pattern))
+    return Source(folder, folder.name, None, digest_json({file.name: digest_file(file) for file in files}))
+
+
+def _fetch(repository: str, revision: str | None) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
+    try:
+        return Path(snapshot_download(repository, revision=revision, allow_patterns=_FILES))
+    except GatedRepoError as error:
+        raise UserError(f"{repository} is gated. Accept its licence on its page on the hub, then set HF_TOKEN to a token "
+                        "of that account.") from error
+    except RepositoryNotFoundError as error:
+        raise UserError(f"The hub has no repository {repository}, or it is private and HF_TOKEN is not set.") from error
+    except RevisionNotFoundError as error:
+        raise UserError(f"{repository} has no revision {revision}.") from error
+    except (HfHubHTTPError, OSError) as error:  # LocalEntryNotFoundError is an OSError: no network, nothing cached
+        where = os.environ.get("HF_ENDPOINT", "the hub")
+        raise ServiceAway(f"{repository} is not in the cache and {where} did not answer ({error}). Try again with a "
+                          "network, or give a local folder as `model:`.") from error
+
+
+def _refuse_remote_code(folder: Path) -> None:
+    config = read_json(folder / "config.json")
+    if "auto_map" in config or "trust_remote_code" in config:
+        raise UserError(f"{folder.name} wants to run code of its own (auto_map in config.json). slimtune does not.")

@@ -1,0 +1,202 @@
+"""Scores for anything that answers: a base model, its adapter, a teacher, a lambda. Same rows, same prompts, same parser.
+
+`Generate` takes examples and yields (index, completion) as they come. Every example's output, parsed answer, score and
+reason is kept; intervals and comparisons are computed from those records and nothing else.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from slimtune.data import Completion, Example, Message
+from slimtune.files import append_line, digest_json, publish_folder, read_json, write_json
+from slimtune.models.toolcalls import parse_tool_calls, render_tool_calls
+from slimtune.scorers import get_scorer
+from slimtune.stats import Comparison, Interval, paired_difference, score_interval
+from slimtune.tasks import Task
+
+Generate = Callable[[Sequence[Example], int], Iterator[tuple[int, Completion]]]
+
+_SEED = 20240726  # of the resampling; the same records always give the same interval
+_THOUGHT = re.compile(r"\A\s*<think>.*?</think>\s*", re.DOTALL)
+_FEW_CLASSES = 16
+
+
+@dataclass(frozen=True)
+class Record:
+    """One example, answered and scored. `score` None: we could not judge; `answer` None: nothing could be read."""
+
+    id: str
+    group: str
+    prompt_sha256: str
+    prompt: str
+    target: str
+    label: str | None
+    output: str
+    answer: str | None
+    score: float | None
+    also: dict[str, float | None]
+    why: str
+    stopped: str
+    prompt_tokens: int
+    completion_tokens: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """All records of one column of the comparison (base, few_shot, tuned, teacher)."""
+
+    name: str
+    label: str
+    scorer: str
+    few_shot_k: int
+    records: tuple[Record, ...]
+
+    @property
+    def score(self) -> Interval:
+        """Mean score with its 95% interval, over the examples that could be judged."""
+        return self._interval([(record.score, record.group) for record in self.records])
+
+    def also(self, scorer: str) -> Interval:
+        return self._interval([(record.also[scorer], record.group) for record in self.records])
+
+    def summary(self) -> dict[str, Any]:
+        n = len(self.records)
+        return {
+            "name": self.name, "label": self.label, "scorer": self.scorer, "n": n, "score": self.score.as_json(),
+            "also": {scorer: self.also(scorer).as_json() for scorer in self.records[0].also},
+            "unparseable": sum(record.answer is None for record in self.records) / n,
+            "unscored": sum(record.score is None for record in self.records),
+            "truncated": sum(record.stopped == "length" for record in self.records) / n,
+            "seconds": sum(record.seconds for record in self.records),
+            "prompt_tokens": sum(record.prompt_tokens for record in self.records),
+            "completion_tokens": sum(record.completion_tokens for record in self.records),
+            "few_shot_k": self.few_shot_k,
+        }
+
+    def _interval(self, judged: Sequence[tuple[float | None, str]]) -> Interval:
+        pairs = [(value, group) for value, group in judged if value is not None]
+        return score_interval([value for value, _ in pairs], [group for _, group in pairs],
+                              rng=np.random.default_rng(_SEED))
+
+
+def evaluate(task: Task, examples: Sequence[Example], generate: Generate, *, name: str, label: str, few_shot_k: int = 0,
+             tool_format: str = "json", max_new_tokens: int | None = None, journal: Path | None = None,
+             on_progress: Callable[[int, int], None] = lambda done, total: None) -> Evaluation:
+    """Answer and score every example. With a `journal`, answers already in it are not asked for again; a torn last line
+    is dropped. `examples` carry the prompts: see `with_shots` for few-shot ones."""
+    hashes = [prompt_digest(example) for example in examples]
+    answered = _read_journal(journal)
+    waiting = [index for index, digest in enumerate(hashes) if digest not in answered]
+    on_progress(len(examples) - len(waiting), len(examples))
+    limit = max_new_tokens or task.max_new_tokens
+    for done, (place, completion) in enumerate(generate([examples[index] for index in waiting], limit), start=1):
+        digest = hashes[waiting[place]]
+        answered[digest] = completion
+        if journal is not None:
+            append_line(journal, json.dumps({"prompt": digest, "completion": asdict(completion)}))
+        on_progress(len(examples) - len(waiting) + done, len(examples))
+    missing = [example.id for example, digest in zip(examples, hashes, strict=True) if digest not in answered]
+    assert not missing, f"{len(missing)} examples were never answered, {missing[0]} first"
+    records = [_record(task, example, digest, answered[digest], tool_format)
+               for example, digest in zip(examples, hashes, strict=True)]
+    return Evaluation(name, label, task.scorer, few_shot_k, tuple(records))
+
+
+def compare(before: Evaluation, after: Evaluation) -> Comparison:
+    """`after` minus `before`, paired by example, over those judged on both sides."""
+    earlier = {record.id: record for record in before.records if record.score is not None}
+    pairs = [(earlier[record.id], record) for record in after.records if record.score is not None and record.id in earlier]
+    return paired_difference([old.score for old, _ in pairs], [new.score for _, new in pairs],
+                             [new.group for _, new in pairs], rng=np.random.default_rng(_SEED))
+
+
+def choose_shots(task: Task, k: int, *, seed: int) -> tuple[Example, ...]:
+    """k training examples for the few-shot prompt, one of each class first; where there are at most 16 classes, at
+    least one of each."""
+    if k == 0:
+        return ()
+    order = np.random.default_rng(seed).permutation(len(task.train))
+    shuffled = [task.train[index] for index in order]
+    firsts = list({example.target: example for example in reversed(shuffled) if task.labels}.values())
+    if task.labels and len(task.labels) <= _FEW_CLASSES:
+        k = max(k, len(firsts))
+    chosen = [example for example in shuffled if example in firsts][:k] if task.labels else []
+    rest = [example for example in shuffled if example not in chosen]
+    return tuple((chosen + rest)[:k])
+
+
+def with_shots(example: Example, shots: Sequence[Example]) -> Example:
+    """The example with worked examples between its system turn and its question."""
+    system = [message for message in example.messages[:1] if message.role == "system"]
+    turns: list[Message] = []
+    for shot in shots:
+        turns += [message for message in shot.messages if message.role != "system"]
+        turns.append(Message("assistant", shot.target) if isinstance(shot.target, str)
+                     else Message("assistant", "", tuple(shot.target)))
+    return replace(example, messages=(*system, *turns, *example.messages[len(system):]))
+
+
+def prompt_digest(example: Example) -> str:
+    """SHA-256 over id, messages and tools: what is asked, of whom."""
+    messages = [[message.role, message.content, [call.as_json() for call in message.tool_calls]]
+                for message in example.messages]
+    return digest_json([example.id, messages, [dict(tool) for tool in example.tools]])
+
+
+def write_evaluation(folder: Path, evaluation: Evaluation) -> None:
+    """examples.parquet and evaluation.json, in a folder that is whole or absent. Raises CannotWrite."""
+    import pandas as pd
+
+    def fill(out: Path) -> None:
+        rows = [{**asdict(record), "also": json.dumps(record.also)} for record in evaluation.records]
+        pd.DataFrame(rows).to_parquet(out / "examples.parquet", index=False)
+        write_json(out / "evaluation.json", evaluation.summary())
+
+    publish_folder(folder, fill)
+
+
+def read_evaluation(folder: Path) -> Evaluation:
+    """What `write_evaluation` wrote."""
+    import pandas as pd
+
+    summary = read_json(folder / "evaluation.json")
+    rows = pd.read_parquet(folder / "examples.parquet").to_dict("records")
+    records = [Record(**{**{key: _absent(value) for key, value in row.items()}, "also": json.loads(row["also"])})
+               for row in rows]
+    return Evaluation(summary["name"], summary["label"], summary["scorer"], summary["few_shot_k"], tuple(records))
+
+
+def _absent(value: Any) -> Any:
+    return None if isinstance(value, float) and np.isnan(value) else value
+
+
+def _record(task: Task, example: Example, digest: str, completion: Completion, tool_format: str) -> Record:
+    spoken = replace(completion, text=_THOUGHT.sub("", completion.text))
+    if not isinstance(example.target, str):
+        spoken = replace(spoken, tool_calls=parse_tool_calls(spoken.text, tool_format))
+    score = get_scorer(task.scorer)(spoken, example)
+    also = {scorer: get_scorer(scorer)(spoken, example).value for scorer in task.also}
+    target = example.target if isinstance(example.target, str) else render_tool_calls(example.target, "json")
+    asked = next((message.content for message in reversed(example.messages) if message.role == "user"), "")
+    return Record(example.id, example.cluster, digest, asked, target, example.target if task.labels else None,
+                  completion.text, score.answer, score.value, also, score.why, completion.stopped,
+                  completion.prompt_tokens, completion.completion_tokens, completion.seconds)
+
+
+def _read_journal(path: Path | None) -> dict[str, Completion]:
+    if path is None or not path.exists():
+        return {}
+    lines = path.read_bytes().split(b"\n")
+    whole, torn = lines[:-1], lines[-1]
+    if torn:  # a kill in mid-write: cut it off, so that the next line does not continue it
+        with path.open("r+b") as file:
+            file.truncate(sum(len(line) + 1 for line in whole))
+    entries = [json.loads(line) for line in whole if line]
+    return {entry["prompt"]: Completion(**entry["completion"]) for entry in entries}

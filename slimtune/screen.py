@@ -1,0 +1,226 @@
+"""What the command line shows: progress while it works, tables when it is done. Words of models and data are shown as
+text, never as markup."""
+
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.padding import Padding
+from rich.panel import Panel
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from slimtune.errors import SlimtuneError, UserError, did_you_mean
+
+
+class Live:
+    """Listens to a run: bars with time left on a terminal, a line a quarter elsewhere."""
+
+    def __init__(self, console: Console):
+        # the engine's libraries print; their output goes to the run's log, so the console keeps a stream of its own
+        self.console = Console(file=sys.__stdout__) if console.file is sys.stdout else console
+        self._progress = Progress(
+            TextColumn("{task.description:<26}"), BarColumn(bar_width=28), MofNCompleteColumn(), TimeElapsedColumn(),
+            TextColumn("[dim]left[/dim]"), TimeRemainingColumn(), TextColumn("[dim]{task.fields[detail]}[/dim]"),
+            console=self.console, disable=not self.console.is_terminal)
+        self._tasks: dict[str, Any] = {}
+        self._quarters: dict[str, int] = {}
+        self._began = time.monotonic()
+
+    def __enter__(self) -> "Live":
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def say(self, text: str) -> None:
+        self._progress.console.print(Text(f"{self._clock()} {text}", style="dim"))
+
+    def progress(self, stage: str, done: int, total: int, detail: str = "") -> None:
+        if stage not in self._tasks:
+            self._tasks[stage] = self._progress.add_task(stage, total=total, detail=detail)
+        self._progress.update(self._tasks[stage], completed=done, total=total, detail=detail)
+        quarter = 4 * done // max(total, 1)
+        if not self.console.is_terminal and quarter > self._quarters.get(stage, -1):
+            self._quarters[stage] = quarter
+            self.console.print(Text(f"{self._clock()} {stage}: {done} of {total} {detail}".rstrip()))
+
+    def _clock(self) -> str:
+        seconds = round(time.monotonic() - self._began)
+        return f"{seconds // 60:3d}:{seconds % 60:02d}"
+
+
+def show_start(console: Console) -> None:
+    console.print("[bold]slimtune[/bold] fine-tunes a small language model on one GPU, and proves that it helped.\n")
+    table = Table.grid(padding=(0, 3))
+    for command, gloss in [
+        ("slimtune demo", "the whole job in a few minutes, on this machine as it is"),
+        ("slimtune doctor", "what this machine has, and what would go wrong"),
+        ("slimtune list recipes", "recipes to start from; then: slimtune check RECIPE, slimtune run RECIPE"),
+        ("slimtune list tasks", "tasks to try; your own is a folder, or a CSV named in a recipe"),
+        ("slimtune --help", "every verb"),
+    ]:
+        table.add_row(f"[cyan]{command}[/cyan]", gloss)
+    console.print(Padding(table, (0, 2)))
+
+
+def show_title(console: Console, prepared: Any) -> None:
+    note = f"\n[yellow]{escape(prepared.spec.note)}[/yellow]" if prepared.spec.note else ""
+    console.print(Panel.fit(f"[bold]{escape(prepared.task.title)}[/bold]\n{escape(prepared.spec.label)}{note}",
+                            border_style="cyan"))
+
+
+def show_check(console: Console, prepared: Any, tokens: Any, plan: Any) -> None:
+    """What will be trained, and what it takes."""
+    show_title(console, prepared)
+    task, quality = prepared.task, prepared.quality
+    console.print(f"{len(task.train)} training rows, {len(task.test)} test rows, scored by {task.scorer}.")
+    for note in [*task.notes, *quality.warnings]:
+        console.print(Text(f"  ! {note}", style="yellow"))
+    _show_labels(console, quality)
+    if isinstance(tokens, str):
+        console.print(Text(tokens, style="yellow"))
+    else:
+        _show_tokens(console, tokens, prepared.recipe.context)
+    _show_plan(console, plan)
+    problem = isinstance(tokens, str) or not tokens.too_long or prepared.recipe.data.long_rows == "drop"
+    if not problem:
+        raise UserError(f"{tokens.too_long} training rows are longer than the context of {prepared.recipe.context}. Raise "
+                        "`context`, or set `data.long_rows: drop`.")
+    console.print("[green]Ready to run.[/green]")
+
+
+def show_outcome(console: Console, outcome: Any) -> None:
+    report = outcome.report
+    if outcome.already_done:
+        console.print("[green]Already done:[/green] every step of this run is complete. Nothing was computed.")
+    console.print()
+    console.print(Text(report.title, style="bold"))
+    if report.note:
+        console.print(Text(report.note, style="yellow"))
+    console.print(_scores(report))
+    console.print(_differences(report))
+    console.print(Text(report.verdict, style="bold"))
+    for line in report.what_ran:
+        console.print(Text(line, style="dim"))
+    console.print(f"\nReport:  {_link(report.html)}\nAdapter: {_link(outcome.folder / 'adapter')}", soft_wrap=True)
+
+
+def show_evaluation(console: Console, evaluation: Any, folder: Path) -> None:
+    summary = evaluation.summary()
+    console.print(f"[bold]{escape(evaluation.label)}[/bold]: {evaluation.scorer} {evaluation.score}, n = {summary['n']}, "
+                  f"{summary['unparseable']:.0%} unparseable, {summary['truncated']:.0%} cut off")
+    for scorer in summary["also"]:
+        console.print(f"  {scorer} {evaluation.also(scorer)}")
+    console.print(f"Every answer: {_link(folder / 'examples.parquet')}", soft_wrap=True)
+
+
+def show_list(console: Console, what: str) -> None:
+    """A table of everything of one kind. Raises UserError for a kind that does not exist."""
+    from slimtune import listing
+    if what not in listing.KINDS:
+        raise UserError(f"There is no list of {what!r}. {did_you_mean(what, listing.KINDS)}")
+    title, columns, rows = listing.KINDS[what]()
+    table = Table(title=title, title_justify="left", title_style="bold", header_style="dim", box=None, pad_edge=False)
+    for column in columns:
+        table.add_column(column, justify="right" if column in listing.NUMBERS else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*[escape(str(cell)) for cell in row])
+    console.print(table)
+
+
+def show_findings(console: Console, findings: Sequence[Any]) -> None:
+    marks = {"ok": "[green]ok[/green]", "warning": "[yellow]note[/yellow]", "problem": "[red]problem[/red]"}
+    table = Table.grid(padding=(0, 2))
+    for finding in findings:
+        table.add_row(marks[finding.status], escape(finding.name), escape(finding.value))
+        if finding.fix:
+            table.add_row("", "", f"[cyan]{escape(finding.fix)}[/cyan]")
+    console.print(table)
+
+
+def show_error(console: Console, error: SlimtuneError) -> None:
+    style = "yellow" if error.exit_code == 75 else "red"
+    console.print(Text(str(error), style=style), soft_wrap=True)
+
+
+def show_bug(console: Console) -> None:
+    console.print("[red]This is a bug in slimtune, not in your recipe.[/red] Please report the lines above with what "
+                  "`slimtune doctor` prints.")
+
+
+def _show_labels(console: Console, quality: Any) -> None:
+    counts = sorted(quality.label_counts.items(), key=lambda item: -item[1])
+    if counts:
+        shown = ", ".join(f"{label} {count}" for label, count in [*counts[:4], *counts[-2:]])
+        console.print(Text(f"{len(counts)} labels in training, most and fewest rows: {shown}.", style="dim"))
+
+
+def _show_tokens(console: Console, tokens: Any, context: int) -> None:
+    console.print("\n[bold]One row as it is trained[/bold] [dim](green: what the loss is on)[/dim]")
+    row = Text()
+    for text, supervised in tokens.sample:
+        row.append(text, style="bold green" if supervised else "dim")
+    console.print(Padding(row, (0, 2)))
+    console.print(f"\n[bold]Row length in tokens[/bold] [dim](context {context}; {tokens.supervised:.1%} of all tokens "
+                  "are supervised)[/dim]")
+    for low, high, count in _histogram(tokens.lengths):
+        bar = "█" * max(1, round(40 * count / len(tokens.lengths))) if count else ""
+        style = "red" if low > context else ""
+        console.print(Text(f"  {low:>6} to {high:<6} {count:>6} {bar}", style=style))
+    style = "red" if tokens.too_long else "green"
+    console.print(Text(f"  {tokens.too_long} rows exceed the context.", style=style))
+
+
+def _histogram(lengths: Sequence[int], bins: int = 8) -> list[tuple[int, int, int]]:
+    low, high = min(lengths), max(lengths)
+    width = max(1, -(-(high - low + 1) // bins))
+    return [(start, start + width - 1, sum(start <= length < start + width for length in lengths))
+            for start in range(low, high + 1, width)]
+
+
+def _show_plan(console: Console, plan: Any) -> None:
+    console.print("\n[bold]Plan[/bold]")
+    card = plan.gpu or "no GPU: the CPU"
+    console.print(f"  {card}, {plan.precision}, {plan.quantisation} weights, {plan.collation} batches, "
+                  f"{plan.steps} steps of {plan.micro_batch} x {plan.accumulation} rows")
+    if plan.peak_gib:
+        console.print(f"  memory {plan.peak_gib['expected']:.1f} GiB expected ({plan.peak_gib['low']:.1f} to "
+                      f"{plan.peak_gib['high']:.1f})")
+    for note in plan.notes:
+        console.print(Text(f"  {note}", style="dim"))
+
+
+def _scores(report: Any) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2))
+    table.add_column("")
+    for name in ("score", "95% interval", "n", "unparseable", "cut off"):
+        table.add_column(name, justify="right")
+    for row in report.scores:
+        table.add_row(escape(row.label), f"{row.score.value:.3f}", f"{row.score.low:.3f} to {row.score.high:.3f}",
+                      str(row.n), f"{row.unparseable:.0%}", f"{row.truncated:.0%}")
+    return table
+
+
+def _differences(report: Any) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2))
+    table.add_column("paired difference")
+    for name in ("difference", "95% interval", "better / worse / same", "p", "test"):
+        table.add_column(name, justify="right")
+    for row in report.differences:
+        comparison = row.comparison
+        difference = comparison.difference
+        table.add_row(escape(row.label), f"{difference.value:+.3f}", f"{difference.low:+.3f} to {difference.high:+.3f}",
+                      f"{comparison.wins} / {comparison.losses} / {comparison.ties}", f"{comparison.p:.2g}",
+                      comparison.test)
+    return table
+
+
+def _link(path: Path) -> str:
+    return escape(str(path.resolve()))
