@@ -1,0 +1,64 @@
+"""How good is an answer? Each scorer is one pure function of a completion and its example, entered once in SCORERS.
+
+To add one: write the function, add its line to SCORERS, and name it in a task. A wrong or unreadable answer is 0 with
+the reason; None is for our own failures, such as a judge that is away.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from slimtune.data import Completion, Example, Score
+from slimtune.errors import unknown_name
+from slimtune.models.toolcalls import render_tool_calls
+from slimtune.scorers.exact import exact_match, exact_match_normalised
+from slimtune.scorers.qa import squad_em, squad_f1
+from slimtune.scorers.tools import tool_call_equivalence
+
+__all__ = ["SCORERS", "Scorer", "get_scorer", "gold_completion"]
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """A measure. `binary`: every value is 0 or 1, so a Wilson interval and McNemar's test apply."""
+
+    name: str
+    description: str  # one line, for tables
+    score: Callable[[Completion, Example], Score]
+    binary: bool = True
+
+    def __call__(self, completion: Completion, example: Example) -> Score:
+        return self.score(completion, example)
+
+
+SCORERS = {
+    scorer.name: scorer
+    for scorer in (
+        Scorer("exact_match", "The answer is the target, to the letter.", exact_match),
+        Scorer(
+            "exact_match_normalised",
+            "The answer is the target but for case, quotes, a full stop, or underscores.",
+            exact_match_normalised,
+        ),
+        Scorer("squad_em", "The answer is an accepted one, after SQuAD's normalisation.", squad_em),
+        Scorer("squad_f1", "Words shared with the nearest accepted answer: SQuAD's token F1.", squad_f1, binary=False),
+        Scorer(
+            "tool_call_equivalence",
+            "The calls are the expected ones, arguments equal once schema defaults are dropped.",
+            tool_call_equivalence,
+        ),
+    )
+}
+
+
+def get_scorer(name: str) -> Scorer:
+    """The scorer of that name. Raises UserError with the nearest name."""
+    if name not in SCORERS:
+        raise unknown_name("scorer", name, SCORERS)
+    return SCORERS[name]
+
+
+def gold_completion(example: Example, *, tool_format: str = "hermes") -> Completion:
+    """What a perfect model writes for `example`, as text: parse it like any other answer before it is scored."""
+    if isinstance(example.target, str):
+        return Completion(example.target)
+    return Completion(render_tool_calls(example.target, tool_format))

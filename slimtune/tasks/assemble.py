@@ -1,0 +1,174 @@
+"""From rows to a Task: labels, the selection, the system turn, ids. What folders and foreign files have in common."""
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from slimtune.data import Example, Message, listed
+from slimtune.errors import Problem, Problems, UserError, did_you_mean
+from slimtune.scorers import get_scorer, gold_completion
+from slimtune.tasks.job import Job
+from slimtune.tasks.kinds import KINDS
+from slimtune.tasks.task import Selection, Task
+
+_ANSWER_CAP_TOKENS = 4096
+
+
+@dataclass(frozen=True)
+class Drafts:
+    """The rows of one file: read, but without the task's system turn. `problems` are rows that could not be read."""
+
+    path: Path
+    examples: tuple[Example, ...]
+    problems: tuple[Problem, ...] = ()
+
+
+def assemble(job: Job, train: Drafts, test: Drafts, selection: Selection) -> Task:
+    """The Task. Raises Problems with every bad row of both files (unless `selection.skip_bad`), and UserError for a
+    selection that the task cannot meet."""
+    problems = (*train.problems, *test.problems)
+    if problems and not selection.skip_bad:
+        raise Problems(job.shown, listed(problems))
+    for drafts in (train, test):
+        if not drafts.examples:
+            raise UserError(f"{drafts.path} has no rows that can be used.")
+    kind = KINDS[job.kind]
+    if job.kind == "classification" and not job.labels:
+        job = replace(job, labels=tuple(sorted({str(example.target) for example in train.examples})))
+    chosen_job, chosen_train, chosen_test = _select(job, train.examples, test.examples, selection)
+    instruction = kind.instruct(chosen_job)
+    return Task(
+        name=job.name,
+        title=_title(job, chosen_job, (train.examples, chosen_train), (test.examples, chosen_test)),
+        kind=job.kind,
+        instruction=instruction or _common_system(chosen_train + chosen_test),
+        scorer=get_scorer(job.scorer or kind.scorer).name,
+        also=tuple(name for name in kind.also if name != job.scorer),
+        labels=chosen_job.labels,
+        train=tuple(_finish(example, instruction, chosen_job.labels) for example in chosen_train),
+        test=tuple(_finish(example, instruction, chosen_job.labels) for example in chosen_test),
+        max_new_tokens=job.max_new_tokens or _room_tokens(train.examples, kind.max_new_tokens),
+        licence=job.licence,
+        attribution=job.attribution,
+        source=job.source,
+        notes=_notes(job, chosen_job, selection, len(train.examples), len(test.examples)),
+        skipped=problems,
+    )
+
+
+def spread(strata: Sequence[str], seed: Sequence[int], *, first: float = 0.0) -> list[int]:
+    """The indices of `strata` in a seeded order of which every beginning holds the strata in proportion.
+
+    `first` places the first member of a stratum: at 0.0 each stratum is met before any is met twice; at 0.5 a stratum
+    of n members comes up after 1/(2n) of the whole, so that rare ones come late.
+    """
+    import numpy as np
+
+    order = np.random.default_rng(list(seed)).permutation(len(strata)).tolist()
+    total, seen, ranked = Counter(strata), Counter[str](), []
+    for place, index in enumerate(order):
+        stratum = strata[index]
+        ranked.append(((seen[stratum] + first) / total[stratum], place, index))
+        seen[stratum] += 1
+    return [index for _, _, index in sorted(ranked)]
+
+
+def stratum(example: Example, kind: str) -> str:
+    """What a choice of rows keeps in proportion: the label, where there is one."""
+    return str(example.target) if kind == "classification" else ""
+
+
+def _select(
+    job: Job, train: tuple[Example, ...], test: tuple[Example, ...], selection: Selection
+) -> tuple[Job, tuple[Example, ...], tuple[Example, ...]]:
+    if selection.labels:
+        job = _with_labels(job, selection.labels)
+        train = tuple(example for example in train if example.target in job.labels)
+        test = tuple(example for example in test if example.target in job.labels)
+        if not train or not test:
+            raise UserError(f"{job.shown}: no {'test' if train else 'training'} row has one of the selected labels.")
+    return (
+        job,
+        _choose(train, job.kind, selection.train_rows, (selection.seed, 0)),
+        _choose(test, job.kind, selection.test_rows, (selection.seed, 1)),
+    )
+
+
+def _choose(examples: tuple[Example, ...], kind: str, rows: int | None, seed: Sequence[int]) -> tuple[Example, ...]:
+    if rows is None or rows >= len(examples):
+        return examples
+    order = spread([stratum(example, kind) for example in examples], seed)
+    return tuple(examples[index] for index in sorted(order[:rows]))
+
+
+def _with_labels(job: Job, labels: tuple[str, ...]) -> Job:
+    """The job with these labels only, in its own order, so that the same choice is always the same prompt."""
+    if job.kind != "classification":
+        raise UserError(f"{job.shown} is a {job.kind} task: only a classification task can be limited to labels.")
+    if unknown := [label for label in labels if label not in job.labels]:
+        hints = [f"There is no label named {label!r}. {did_you_mean(label, job.labels)}" for label in unknown]
+        raise UserError(f"{job.shown} cannot be limited to these labels:\n  " + "\n  ".join(hints))
+    # a description that says "one of 77 intents" would contradict the list below it
+    description = re.sub(rf"\b{len(job.labels)}\b", str(len(labels)), job.description)
+    return replace(job, description=description, labels=tuple(label for label in job.labels if label in labels))
+
+
+def _finish(example: Example, instruction: str, labels: tuple[str, ...]) -> Example:
+    """With the task's system turn. A row's own system text moves to the head of its user turn: the system turn stays
+    the same in every row, and nothing that the row says is lost."""
+    messages = example.messages
+    if instruction:
+        if messages[0].role == "system":
+            head, user, *rest = messages
+            messages = (replace(user, content=f"{head.content}\n\n{user.content}"), *rest)
+        messages = (Message("system", instruction), *messages)
+    meta = {**example.meta, "labels": labels} if labels else example.meta
+    return replace(example, messages=messages, meta=meta)
+
+
+def _common_system(examples: tuple[Example, ...]) -> str:
+    found = {turn.content if (turn := example.messages[0]).role == "system" else "" for example in examples}
+    return found.pop() if len(found) == 1 else ""
+
+
+def _room_tokens(examples: tuple[Example, ...], least: int) -> int:
+    """Tokens an answer may take: enough for the longest right one of the train rows at two characters a token."""
+    longest = max(len(gold_completion(example).text) for example in examples)
+    return min(max(least, longest // 2 + 8), _ANSWER_CAP_TOKENS)
+
+
+def _title(
+    job: Job,
+    chosen: Job,
+    train: tuple[tuple[Example, ...], tuple[Example, ...]],
+    test: tuple[tuple[Example, ...], tuple[Example, ...]],
+) -> str:
+    parts = [job.shown]
+    labels = set(chosen.labels)
+    limited = labels != set(job.labels)
+    if limited:
+        parts.append(f"{len(labels)} of {len(job.labels)} {job.label_noun}")
+    for side, (every, rows) in (("training", train), ("test", test)):
+        of = [example for example in every if example.target in labels] if limited else every
+        if len(rows) < len(of):
+            parts.append(f"{len(rows):,} of {len(of):,} {side} rows")
+    return ", ".join(parts)
+
+
+def _notes(job: Job, chosen: Job, selection: Selection, train_rows: int, test_rows: int) -> tuple[str, ...]:
+    notes = [job.slice, job.note]
+    if chosen.labels != job.labels:
+        notes.append(
+            f"Only {len(chosen.labels)} of {len(job.labels)} {job.label_noun} are used, in the prompt and in the rows: "
+            "the scores may not be set beside those on all of them."
+        )
+    for side, asked, there in (
+        ("training", selection.train_rows, train_rows),
+        ("test", selection.test_rows, test_rows),
+    ):
+        if asked is not None:
+            text = f"At most {asked:,} {side} rows were asked for; there are {there:,}."
+            notes.append(text if asked > there else f"The {side} rows are a seeded choice (seed {selection.seed}).")
+    return tuple(note for note in notes if note)

@@ -1,0 +1,77 @@
+"""Tasks that are folders: job.json, train.jsonl, test.jsonl. Those that come with slimtune stand beside this file."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from slimtune.data import Example, read_jsonl
+from slimtune.errors import Problem, UserError, unknown_name
+from slimtune.tasks.assemble import Drafts, assemble
+from slimtune.tasks.job import JOB, Job, read_job
+from slimtune.tasks.kinds import KINDS
+from slimtune.tasks.task import Selection, Task
+
+SHIPPED = Path(__file__).parent
+_EVERYTHING = Selection()
+
+
+def list_tasks(*, data_dir: Path | None = None) -> tuple[Job, ...]:
+    """What `get_task` knows by name: the tasks that come with slimtune, and those in `data_dir`, which win."""
+    return tuple(read_job(_folder(name, data_dir), kinds=KINDS) for name in _names(data_dir))
+
+
+def get_task(name_or_path: str | Path, *, data_dir: Path | None = None, selection: Selection = _EVERYTHING) -> Task:
+    """A task by name, from `data_dir` if it has that folder and else from those that come with slimtune; or the task
+    in a folder of yours. Raises UserError for an unknown name, and Problems for everything wrong with its files."""
+    name = str(name_or_path)
+    if name in _names(data_dir):
+        return load_folder(_folder(name, data_dir), selection=selection)
+    if Path(name).is_dir():
+        return load_folder(Path(name), selection=selection)
+    if "/" in name or "\\" in name:
+        raise UserError(f"There is no folder {name}. A task folder holds {JOB}, train.jsonl and test.jsonl.")
+    raise unknown_name("task", name, _names(data_dir))
+
+
+def load_folder(folder: Path, *, selection: Selection = _EVERYTHING) -> Task:
+    """The task in a folder. Raises UserError when a file is missing, and Problems for all that is wrong with them."""
+    needed = (JOB, "train.jsonl", "test.jsonl")
+    if missing := [file for file in needed if not (folder / file).is_file()]:
+        raise UserError(
+            f"{folder} is no task folder: {' and '.join(missing)} is missing. It needs {', '.join(needed)}."
+        )
+    job = read_job(folder, kinds=KINDS)
+    train, test = (_read(folder / f"{split}.jsonl", job) for split in ("train", "test"))
+    return assemble(job, train, test, selection)
+
+
+def _names(data_dir: Path | None) -> tuple[str, ...]:
+    roots = [SHIPPED] if data_dir is None else [SHIPPED, data_dir]
+    return tuple(sorted({job.parent.name for root in roots for job in root.glob(f"*/{JOB}")}))
+
+
+def _folder(name: str, data_dir: Path | None) -> Path:
+    own = data_dir / name if data_dir is not None else SHIPPED / name
+    return own if (own / JOB).is_file() else SHIPPED / name
+
+
+def _read(path: Path, job: Job) -> Drafts:
+    """The rows of a file. Bad ones are gathered, so that both files are told of at once. A file with fewer lines than
+    job.json counts was cut at a line's end, where no reader can see it: that raises UserError."""
+    lines = read_jsonl(path, skip_bad=True)
+    examples, problems = [], list(lines.skipped)
+    for number, row in lines.rows:
+        try:
+            examples.append(named(KINDS[job.kind].read(row, job), path, number))
+        except ValueError as error:
+            problems.append(Problem(f"{path.name}:{number}", str(error)))
+    due, found = job.rows.get(path.stem), len(lines.rows) + len(lines.skipped)
+    if due is not None and due != found:
+        raise UserError(
+            f"{path} has {found:,} rows and {JOB} says {due:,}. Restore the file, or correct 'rows' in {JOB}."
+        )
+    return Drafts(path, tuple(examples), tuple(problems))
+
+
+def named(example: Example, path: Path, line: int) -> Example:
+    """With an id: the row's own, or its file and line, which stay the same whatever is selected."""
+    return example if example.id else replace(example, id=f"{path.stem}-{line}")

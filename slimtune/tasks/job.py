@@ -1,0 +1,121 @@
+"""job.json: what a task folder says about itself.
+
+    {"kind": "classification", "description": "Classify a customer's question."}
+
+is enough; labels are then those of the train rows.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from slimtune.data import decode_utf8, json_type, open_data, strict_json
+from slimtune.errors import Problem, Problems, did_you_mean
+
+JOB = "job.json"
+
+
+@dataclass(frozen=True)
+class Job:
+    """A task but for its rows."""
+
+    name: str
+    kind: str
+    description: str = ""
+    title: str = ""
+    labels: tuple[str, ...] = ()
+    label_descriptions: Mapping[str, str] = field(default_factory=dict)
+    label_noun: str = "labels"
+    entity_types: tuple[str, ...] = ()
+    tools: tuple[Mapping[str, Any], ...] = ()
+    scorer: str = ""  # empty: the kind's own
+    max_new_tokens: int = 0  # 0: from the kind and the longest answer
+    licence: str = ""
+    attribution: str = ""
+    source: str = ""
+    note: str = ""
+    slice: str = ""  # which part of the source this is, where it is not all of it
+    rows: Mapping[str, int] = field(default_factory=dict)  # as many as the files must hold
+
+    @property
+    def train_rows(self) -> int | None:
+        """Training rows, where job.json counts them."""
+        return self.rows.get("train")
+
+    @property
+    def test_rows(self) -> int | None:
+        """Test rows, where job.json counts them."""
+        return self.rows.get("test")
+
+    @property
+    def shown(self) -> str:
+        """The title, or the name made fit for one."""
+        return self.title or self.name[:1].upper() + self.name[1:].replace("_", " ")
+
+
+_TYPES: dict[str, type] = {
+    "kind": str,
+    "description": str,
+    "title": str,
+    "labels": list,
+    "label_descriptions": dict,
+    "label_noun": str,
+    "entity_types": list,
+    "tools": list,
+    "scorer": str,
+    "max_new_tokens": int,
+    "licence": str,
+    "attribution": str,
+    "source": str,
+    "note": str,
+    "slice": str,
+    "rows": dict,
+}
+_FOR_PEOPLE = {"task", "metric", "source_commit", "split"}
+_WORDS = {str: "text", list: "a list", dict: "an object", int: "a whole number"}
+
+
+def read_job(folder: Path, *, kinds: Mapping[str, Any]) -> Job:
+    """The job.json of a task folder. Raises Problems with everything that is wrong with it."""
+    path = folder / JOB
+    with open_data(path) as file:
+        text = file.read()
+    try:
+        value = strict_json(decode_utf8(text).removeprefix("\ufeff"))
+    except ValueError as error:
+        raise Problems(str(path), [Problem(JOB, str(error))]) from error
+    if not isinstance(value, dict):
+        raise Problems(str(path), [Problem(JOB, f"is {json_type(value)}, not an object in braces")])
+    if problems := _problems(value, kinds):
+        raise Problems(str(path), problems)
+    known = {key: _frozen(value[key]) for key in _TYPES if value.get(key) is not None}
+    return Job(name=folder.resolve().name, **known)
+
+
+def _problems(value: Mapping[str, Any], kinds: Mapping[str, Any]) -> list[Problem]:
+    problems = [
+        Problem(f"{JOB} {key}", "is not a key of a job.", did_you_mean(key, [*_TYPES, *_FOR_PEOPLE]))
+        for key in value
+        if key not in _TYPES and key not in _FOR_PEOPLE
+    ]
+    for key, kind in _TYPES.items():
+        if value.get(key) is not None and type(value[key]) is not kind:
+            problems.append(Problem(f"{JOB} {key}", f"is {json_type(value[key])}, not {_WORDS[kind]}."))
+    if "kind" not in value:
+        problems.append(Problem(f"{JOB} kind", "is missing.", f"Known: {', '.join(kinds)}."))
+    elif isinstance(value["kind"], str) and value["kind"] not in kinds:
+        problems.append(
+            Problem(f"{JOB} kind", f"{value['kind']!r} is no kind of task.", did_you_mean(value["kind"], kinds))
+        )
+    labels = value.get("labels")
+    if isinstance(labels, list):
+        if not all(isinstance(label, str) and label == label.strip() != "" for label in labels):
+            problems.append(Problem(f"{JOB} labels", "must be texts without spaces at their ends."))
+        elif len(set(labels)) < len(labels):
+            problems.append(Problem(f"{JOB} labels", "name a label twice."))
+    return problems
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value

@@ -1,0 +1,174 @@
+"""The kinds of task, each one entry of KINDS: how a row is read, what the system turn says, how answers are scored.
+
+A reader takes a row as it stands in the file and gives an Example without id and without the task's system turn, or
+raises ValueError with a clause about the row. To add a kind: a reader, an instruction, a line in KINDS.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from slimtune.data import Example, Message, ToolCall, json_type
+from slimtune.errors import did_you_mean
+from slimtune.models.toolcalls import tool_call_from_json
+from slimtune.tasks.chat import read_turns
+from slimtune.tasks.job import Job
+
+Row = Mapping[str, Any]
+_GROUPS = ("group", "conversation", "context_id", "doc_id", "db_id")
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of task. `max_new_tokens` is the least room an answer gets."""
+
+    read: Callable[[Row, Job], Example]
+    instruct: Callable[[Job], str]
+    scorer: str
+    also: tuple[str, ...] = ()
+    max_new_tokens: int = 64
+
+
+def text_of(row: Row, key: str) -> str:
+    """The text at `key`. Raises ValueError when it is missing, no text, or blank."""
+    if key not in row:
+        raise ValueError(f"has no {key!r}. {did_you_mean(key, row)}".rstrip())
+    if not isinstance(row[key], str):
+        raise ValueError(f"has {json_type(row[key])} for {key!r}, not text")
+    if not row[key].strip():
+        raise ValueError(f"has an empty {key!r}")
+    return row[key]
+
+
+def draft(
+    row: Row,
+    prompt: str | tuple[Message, ...],
+    target: str | tuple[ToolCall, ...],
+    *,
+    tools: tuple[Mapping[str, Any], ...] = (),
+    meta: Mapping[str, Any] | None = None,
+) -> Example:
+    """An Example with the id and the group that the row gives, if it gives them."""
+    messages = (Message("user", prompt),) if isinstance(prompt, str) else prompt
+    group = next((str(row[key]) for key in _GROUPS if row.get(key) is not None), None)
+    own_id = "" if row.get("id") is None else str(row["id"])
+    return Example(own_id, messages, target, tools, group, meta or {})
+
+
+def tools_of(row: Row, job: Job) -> tuple[Mapping[str, Any], ...]:
+    """The functions a row offers: its own, or the task's. Raises ValueError for what is no function schema."""
+    tools = row["tools"] if row.get("tools") is not None else job.tools
+    if not isinstance(tools, list | tuple):
+        raise ValueError(f"has {json_type(tools)} for 'tools', not a list")
+    for tool in tools:
+        function = tool.get("function", tool) if isinstance(tool, Mapping) else None
+        if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
+            raise ValueError("has a tool without a name")
+    return tuple(tools)
+
+
+def _classification(row: Row, job: Job) -> Example:
+    return draft(row, text_of(row, "text"), text_of(row, "label"))
+
+
+def _qa(row: Row, job: Job) -> Example:
+    question, answers = text_of(row, "question"), row.get("answers", row.get("answer"))
+    answers = [answers] if isinstance(answers, str) else answers
+    if not isinstance(answers, list) or not answers:
+        raise ValueError("has no 'answers': a text, or a list of texts of which any is right")
+    if not all(isinstance(answer, str) and answer.strip() for answer in answers):
+        raise ValueError("has an answer that is empty or no text")
+    if row.get("context") is None:
+        return draft(row, question, answers[0], meta={"answers": tuple(answers)})
+    prompt = f"{text_of(row, 'context')}\n\nQuestion: {question}"
+    return draft(row, prompt, answers[0], meta={"answers": tuple(answers)})
+
+
+def _tool_calling(row: Row, job: Job) -> Example:
+    if "messages" not in row:
+        raise ValueError(f"has no 'messages'. {did_you_mean('messages', row)}".rstrip())
+    messages = read_turns(row["messages"])
+    if messages[-1].role not in ("user", "tool"):
+        raise ValueError(f"ends with a {messages[-1].role} turn: the last turn must be the one to answer")
+    if not isinstance(row.get("expected"), list):
+        raise ValueError("has no 'expected': the list of calls, each with name and arguments")
+    calls = tuple(tool_call_from_json(call) for call in row["expected"])
+    meta = {"accepted": row["accepted"]} if row.get("accepted") else {}
+    return draft(row, messages, calls, tools=tools_of(row, job), meta=meta)
+
+
+def _ner(row: Row, job: Job) -> Example:
+    text, entities = text_of(row, "text"), row.get("entities")
+    if not isinstance(entities, list):
+        raise ValueError("has no 'entities': a list, which may be empty")
+    for entity in entities:
+        if not isinstance(entity, Mapping):
+            raise ValueError("has an entity that is no object")
+        found, start, _ = text_of(entity, "text"), entity.get("start"), text_of(entity, "type")
+        if start is not None and not (isinstance(start, int) and text.startswith(found, start)):
+            raise ValueError(f"has the entity {found!r}, which is not what stands at its offsets")
+    bare = [{"text": entity["text"], "type": entity["type"]} for entity in entities]
+    return draft(row, text, json.dumps(bare, ensure_ascii=False), meta={"entities": entities})
+
+
+def _text2sql(row: Row, job: Job) -> Example:
+    prompt = f"{text_of(row, 'schema')}\n\nQuestion: {text_of(row, 'question')}"
+    meta = {"schema": row["schema"], "db_id": row.get("db_id")}
+    return draft(row, prompt, text_of(row, "sql"), meta=meta)
+
+
+def _pii(row: Row, job: Job) -> Example:
+    return draft(row, text_of(row, "text"), text_of(row, "redacted"))
+
+
+def _text(row: Row, job: Job) -> Example:
+    return draft(row, text_of(row, "prompt"), text_of(row, "completion"))
+
+
+def _paragraphs(*parts: str) -> str:
+    return "\n\n".join(part for part in parts if part)
+
+
+def _instruct_labels(job: Job) -> str:
+    labels = "\n".join(
+        f"{label}: {job.label_descriptions[label]}" if job.label_descriptions.get(label) else label
+        for label in job.labels
+    )
+    return _paragraphs(job.description, f"Labels:\n{labels}", "Answer with one of these labels and nothing else.")
+
+
+def _instruct_qa(job: Job) -> str:
+    return _paragraphs(job.description, "Give the shortest right answer alone, without a sentence around it.")
+
+
+def _instruct_ner(job: Job) -> str:
+    shape = (
+        'Answer with a JSON list of objects with "text" and "type", in the order of the text; [] where there is none.'
+    )
+    return _paragraphs(job.description, _types(job), shape)
+
+
+def _instruct_pii(job: Job) -> str:
+    return _paragraphs(job.description, _types(job), "Answer with the rewritten text and nothing else.")
+
+
+def _types(job: Job) -> str:
+    return f"Types: {', '.join(job.entity_types)}." if job.entity_types else ""
+
+
+def _as_described(job: Job) -> str:
+    return job.description
+
+
+KINDS = {
+    "classification": Kind(
+        _classification, _instruct_labels, "exact_match", ("exact_match_normalised",), max_new_tokens=32
+    ),
+    "qa": Kind(_qa, _instruct_qa, "squad_em", ("squad_f1",)),
+    "tool_calling": Kind(_tool_calling, _as_described, "tool_call_equivalence", max_new_tokens=192),
+    "ner": Kind(_ner, _instruct_ner, "exact_match", max_new_tokens=256),
+    "text2sql": Kind(_text2sql, _as_described, "exact_match", ("exact_match_normalised",), max_new_tokens=256),
+    "pii": Kind(_pii, _instruct_pii, "exact_match", max_new_tokens=256),
+    "text": Kind(_text, _as_described, "exact_match", ("exact_match_normalised",), max_new_tokens=256),
+}
