@@ -48,8 +48,8 @@ def parse_tool_calls(text: str, format: str) -> tuple[ToolCall, ...] | None:
 
 def render_tool_calls(calls: Iterable[ToolCall], format: str) -> str:
     """The canonical text of `calls`: `parse_tool_calls` gives them back. Raises UserError for an unknown format."""
-    calls = tuple(calls)
-    return _format(format).write(calls) if calls else NO_CALL
+    write, calls = _format(format).write, tuple(calls)
+    return write(calls) if calls else NO_CALL
 
 
 def attempts_tool_call(text: str) -> bool:
@@ -75,9 +75,15 @@ def tool_call_from_json(value: Any) -> ToolCall:
 
 
 def _after_thought(text: str) -> str | None:
-    """What stands after the last thought; None when a thought was begun and never ended."""
-    answer = text.rpartition("</think>")[2]
-    return None if "<think>" in answer else answer
+    """What stands after the thoughts that open an answer; None when one was begun and never ended. The prompt may have
+    begun the first. An answer that opens with a call has none, whatever its strings say."""
+    answer = text.lstrip()
+    while not answer.startswith((_OPEN, "{", "[", "```")):
+        _, end, rest = answer.partition("</think>")
+        if not end:
+            return None if answer.startswith("<think>") else answer
+        answer = rest.lstrip()
+    return answer
 
 
 def _read_hermes(answer: str) -> list[Any] | None:

@@ -2,11 +2,12 @@
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from slimtune.data import Example, Message, listed
+from slimtune.data import Example, JsonlRows, Message, listed
 from slimtune.errors import Problem, Problems, UserError, did_you_mean
 from slimtune.scorers import get_scorer, gold_completion
 from slimtune.tasks.job import Job
@@ -25,12 +26,27 @@ class Drafts:
     problems: tuple[Problem, ...] = ()
 
 
+def read_drafts(path: Path, lines: JsonlRows, read: Callable[[Mapping[str, Any], Job], Example], job: Job) -> Drafts:
+    """Rows through a reader. An example without an id gets its file and line, which no selection changes."""
+    examples, problems = [], list(lines.skipped)
+    for number, row in lines.rows:
+        try:
+            example = read(row, job)
+        except ValueError as error:
+            problems.append(Problem(f"{path.name}:{number}", str(error)))
+        else:
+            examples.append(example if example.id else replace(example, id=f"{path.stem}-{number}"))
+    return Drafts(path, tuple(examples), tuple(problems))
+
+
+def refuse_bad(title: str, sides: Iterable[Drafts], *, skip_bad: bool) -> None:
+    """Raises Problems with every bad row of every file, unless they are to be skipped."""
+    if not skip_bad and (problems := [problem for side in sides for problem in side.problems]):
+        raise Problems(title, listed(problems))
+
+
 def assemble(job: Job, train: Drafts, test: Drafts, selection: Selection) -> Task:
-    """The Task. Raises Problems with every bad row of both files (unless `selection.skip_bad`), and UserError for a
-    selection that the task cannot meet."""
-    problems = (*train.problems, *test.problems)
-    if problems and not selection.skip_bad:
-        raise Problems(job.shown, listed(problems))
+    """The Task. Raises UserError for a selection that the task cannot meet."""
     for drafts in (train, test):
         if not drafts.examples:
             raise UserError(f"{drafts.path} has no rows that can be used.")
@@ -54,7 +70,7 @@ def assemble(job: Job, train: Drafts, test: Drafts, selection: Selection) -> Tas
         attribution=job.attribution,
         source=job.source,
         notes=_notes(job, chosen_job, selection, len(train.examples), len(test.examples)),
-        skipped=problems,
+        skipped=(*train.problems, *test.problems),
     )
 
 

@@ -22,6 +22,13 @@ _MAY_FOLLOW = {
     "tool": {"assistant", "tool"},
 }
 
+_WITH_ARTICLE = {
+    "system": "a system turn",
+    "user": "a user turn",
+    "assistant": "an assistant turn",
+    "tool": "a tool turn",
+}
+
 
 def read_turns(turns: Any) -> tuple[Message, ...]:
     """OpenAI-style turns as Messages. Raises ValueError for roles out of order, a system turn in the middle, content
@@ -74,7 +81,7 @@ def _check_order(before: Message | None, message: Message) -> None:
     if message.role == "system" and before:
         raise ValueError("is a system turn in the middle: it may only come first")
     if last not in _MAY_FOLLOW[message.role]:
-        raise ValueError(f"is a {message.role} turn after " + (f"a {last} turn" if last else "nothing"))
+        raise ValueError(f"is {_WITH_ARTICLE[message.role]} after {_WITH_ARTICLE[last] if last else 'nothing'}")
     if message.role == "tool" and last == "assistant" and before and not before.tool_calls:
         raise ValueError("is a tool turn, but the assistant turn before it called no tool")
     if message.tool_calls and message.role != "assistant":

@@ -1,11 +1,10 @@
 """Tasks that are folders: job.json, train.jsonl, test.jsonl. Those that come with slimtune stand beside this file."""
 
-from dataclasses import replace
 from pathlib import Path
 
-from slimtune.data import Example, read_jsonl
-from slimtune.errors import Problem, UserError, unknown_name
-from slimtune.tasks.assemble import Drafts, assemble
+from slimtune.data import read_jsonl
+from slimtune.errors import UserError, unknown_name
+from slimtune.tasks.assemble import Drafts, assemble, read_drafts, refuse_bad
 from slimtune.tasks.job import JOB, Job, read_job
 from slimtune.tasks.kinds import KINDS
 from slimtune.tasks.task import Selection, Task
@@ -41,6 +40,7 @@ def load_folder(folder: Path, *, selection: Selection = _EVERYTHING) -> Task:
         )
     job = read_job(folder, kinds=KINDS)
     train, test = (_read(folder / f"{split}.jsonl", job) for split in ("train", "test"))
+    refuse_bad(job.shown, (train, test), skip_bad=selection.skip_bad)
     return assemble(job, train, test, selection)
 
 
@@ -58,20 +58,9 @@ def _read(path: Path, job: Job) -> Drafts:
     """The rows of a file. Bad ones are gathered, so that both files are told of at once. A file with fewer lines than
     job.json counts was cut at a line's end, where no reader can see it: that raises UserError."""
     lines = read_jsonl(path, skip_bad=True)
-    examples, problems = [], list(lines.skipped)
-    for number, row in lines.rows:
-        try:
-            examples.append(named(KINDS[job.kind].read(row, job), path, number))
-        except ValueError as error:
-            problems.append(Problem(f"{path.name}:{number}", str(error)))
     due, found = job.rows.get(path.stem), len(lines.rows) + len(lines.skipped)
     if due is not None and due != found:
         raise UserError(
             f"{path} has {found:,} rows and {JOB} says {due:,}. Restore the file, or correct 'rows' in {JOB}."
         )
-    return Drafts(path, tuple(examples), tuple(problems))
-
-
-def named(example: Example, path: Path, line: int) -> Example:
-    """With an id: the row's own, or its file and line, which stay the same whatever is selected."""
-    return example if example.id else replace(example, id=f"{path.stem}-{line}")
+    return read_drafts(path, lines, KINDS[job.kind].read, job)

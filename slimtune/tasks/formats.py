@@ -9,16 +9,15 @@
 each as JSON Lines, or as a .csv or .tsv file with a header, its columns named by the caller where they differ.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from slimtune.data import Example, json_type, read_jsonl, strict_json
-from slimtune.errors import Problem, UserError, did_you_mean, unknown_name
-from slimtune.tasks.assemble import Drafts, assemble
+from slimtune.data import Example, JsonlRows, json_type, read_jsonl, strict_json
+from slimtune.errors import UserError, did_you_mean, unknown_name
+from slimtune.tasks.assemble import Drafts, assemble, read_drafts, refuse_bad
 from slimtune.tasks.chat import read_turns, split_answer
-from slimtune.tasks.folders import named
 from slimtune.tasks.job import Job
 from slimtune.tasks.kinds import KINDS, Row, draft, text_of, tools_of
 from slimtune.tasks.split import hold_out
@@ -62,7 +61,7 @@ def task_from_files(
     """
     files = [path for path in (train, test) if path is not None]
     tables = [read_rows(path, columns=columns or {}) for path in files]
-    format = format or _detect(tables[0][0], train)
+    format = format or _detect(tables[0].rows, train)
     if format not in FORMATS:
         raise unknown_name("data format", format, FORMATS)
     job = Job(
@@ -73,7 +72,8 @@ def task_from_files(
         labels=tuple(labels),
         scorer=scorer or "",
     )
-    drafts = [_drafts(path, rows, bad, format, job) for path, (rows, bad) in zip(files, tables, strict=True)]
+    drafts = [read_drafts(path, lines, FORMATS[format].read, job) for path, lines in zip(files, tables, strict=True)]
+    refuse_bad(job.shown, drafts, skip_bad=selection.skip_bad)
     every = [example for side in drafts for example in side.examples]
     job = replace(job, kind=_kind(kind, format, every, labels))
     drafts = [replace(side, examples=_as_kind(side.examples, job, instruction)) for side in drafts]
@@ -82,30 +82,18 @@ def task_from_files(
     return assemble(job, drafts[0], drafts[1], selection)
 
 
-def read_rows(
-    path: Path, *, columns: Mapping[str, str]
-) -> tuple[tuple[tuple[int, dict[str, Any]], ...], tuple[Problem, ...]]:
-    """The rows of a JSON Lines, CSV or TSV file with their line numbers, columns renamed, and the lines that are bad.
-    Raises UserError for a column that is not there."""
+def read_rows(path: Path, *, columns: Mapping[str, str]) -> JsonlRows:
+    """The rows of a JSON Lines, CSV or TSV file, columns renamed; bad lines are returned in `skipped`. Raises
+    UserError for a column that is not there."""
     found = read_table(path) if path.suffix.lower() in (".csv", ".tsv") else read_jsonl(path, skip_bad=True)
     if not found.rows:
-        return (), found.skipped
+        return found
     there = found.rows[0][1]
     if missing := [theirs for theirs in columns.values() if theirs not in there]:
         hints = " ".join(f"There is no column {theirs!r}. {did_you_mean(theirs, there)}" for theirs in missing)
         raise UserError(f"{path}: {hints}")
     rows = ((line, {**row, **{ours: row.get(theirs) for ours, theirs in columns.items()}}) for line, row in found.rows)
-    return tuple(rows), found.skipped
-
-
-def _drafts(path: Path, rows: Iterable[tuple[int, Row]], bad: tuple[Problem, ...], format: str, job: Job) -> Drafts:
-    examples, problems = [], list(bad)
-    for line, row in rows:
-        try:
-            examples.append(named(FORMATS[format].read(row, job), path, line))
-        except ValueError as error:
-            problems.append(Problem(f"{path.name}:{line}", str(error)))
-    return Drafts(path, tuple(examples), tuple(problems))
+    return JsonlRows(tuple(rows), found.skipped)
 
 
 def _hold_out(drafts: Drafts, job: Job, share: float, seed: int) -> list[Drafts]:
