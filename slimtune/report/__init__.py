@@ -1,0 +1,13 @@
+"""One run's report: did tuning help, how sure is that, and what exactly ran.
+
+collect    the run folder, read once; what is missing is listed
+compare    scores, paired differences, the verdict
+rows       single answers worth reading         confusion   which label was taken for which
+facts      memory, time, environment, data      plots       SVG and PNG
+render     HTML and Markdown                    write       all of it, into the run folder
+"""
+
+from slimtune.report.compare import Difference, ScoreRow, Verdict
+from slimtune.report.write import Report, read_report, write_report
+
+__all__ = ["Difference", "Report", "ScoreRow", "Verdict", "read_report", "write_report"]

@@ -1,0 +1,49 @@
+"""One report as a page and as Markdown. Both templates see the same values, and both are safe unless told otherwise:
+HTML is autoescaped, and every value put into Markdown is escaped unless a filter here already made it Markdown."""
+
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from slimtune.report import text
+
+TEMPLATES = Path(__file__).parent / "templates"
+_FORMATS = {
+    "percent": text.percent,
+    "integer": text.integer,
+    "duration": text.duration,
+    "signed": text.signed,
+    "p_value": text.p_value,
+}
+
+
+def as_html(values: dict[str, Any]) -> str:
+    environment = _environment(autoescape=True)
+    return environment.get_template("report.html.jinja").render(values)
+
+
+def as_markdown(values: dict[str, Any]) -> str:
+    environment = _environment(autoescape=False)
+    environment.finalize = _escaped
+    environment.filters["fenced"] = lambda value: Markup(text.fenced(value))
+    environment.filters["markdown"] = Markup
+    return environment.get_template("report.md.jinja").render(values)
+
+
+def _environment(*, autoescape: bool) -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=autoescape,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters.update(_FORMATS)
+    return environment
+
+
+def _escaped(value: Any) -> str:
+    return value if isinstance(value, Markup) else text.escape_markdown(str(value))

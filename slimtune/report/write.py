@@ -1,0 +1,118 @@
+"""write_report: a run folder in, report.json, report.md, report.html and plots/*.png out."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup
+
+from slimtune.files import write_bytes, write_json, write_text
+from slimtune.report import facts
+from slimtune.report.collect import NAMES, RunFiles, collect
+from slimtune.report.compare import Difference, ScoreRow, Verdict, differences, remarks, score_row, verdict
+from slimtune.report.confusion import Confusion, confusion
+from slimtune.report.plots import draw
+from slimtune.report.render import as_html, as_markdown
+from slimtune.report.rows import Rows, rows_to_read
+from slimtune.report.text import flat
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a terminal shows of a report, and where the rest is. All texts are free of control characters."""
+
+    title: str
+    note: str
+    verdict: Verdict
+    scores: tuple[ScoreRow, ...]
+    differences: tuple[Difference, ...]
+    missing: tuple[str, ...]
+    html: Path
+
+
+def write_report(run_dir: Path, *, seed: int = 0) -> Report:
+    """Read a run folder and write its report there. What the folder lacks is listed in the report, not raised.
+
+    `seed` feeds the resampling: the same folder gives the same numbers. Raises UserError where there is no folder, and
+    CannotWrite.
+    """
+    run, rng = collect(run_dir), np.random.default_rng(seed)
+    report = _summary(run, rng)
+    rows, mixed = rows_to_read(run), confusion(run, rng)
+    pictures = draw(run, report.scores, mixed)
+    for name, (_, png) in pictures.items():
+        write_bytes(run_dir / "plots" / f"{name}.png", png)
+    values = _values(run, report, rows, mixed, {name: svg for name, (svg, _) in pictures.items()})
+    write_json(run_dir / "report.json", _as_json(run, report, rows, mixed))
+    write_text(run_dir / "report.md", as_markdown(values))
+    write_text(report.html, as_html(values))
+    return report
+
+
+def read_report(run_dir: Path, *, seed: int = 0) -> Report:
+    """What `write_report` returned for this folder, and nothing written. Raises UserError where there is no folder."""
+    return _summary(collect(run_dir), np.random.default_rng(seed))
+
+
+def _summary(run: RunFiles, rng: np.random.Generator) -> Report:
+    found = differences(run, rng)
+    return Report(
+        title=_title(run),
+        note=run.note,
+        verdict=verdict(run, found),
+        scores=tuple(score_row(run.evaluations[name]) for name in NAMES if name in run.evaluations),
+        differences=found,
+        missing=run.missing,
+        html=run.folder / "report.html",
+    )
+
+
+def _title(run: RunFiles) -> str:
+    task = run.data.get("title") or run.data.get("task") or run.recipe.get("task") or run.name
+    model = run.model.get("label") or run.model.get("key") or run.recipe.get("model")
+    return " \u00b7 ".join(str(part) for part in (task, model) if part)
+
+
+def _values(
+    run: RunFiles, report: Report, rows: Rows, mixed: Confusion | None, pictures: Mapping[str, str]
+) -> dict[str, Any]:
+    """What the templates see."""
+    return {
+        "report": report,
+        "remarks": remarks(report.differences),
+        "tunability": [one for one in report.differences if one.against in ("base", "few_shot")],
+        "rows": rows,
+        "confusion": mixed,
+        "pictures": {name: Markup(svg) for name, svg in pictures.items()},
+        "memory": facts.memory_facts(run),
+        "no_memory": "No GPU: not measured." if run.environment else "Not recorded.",
+        "training": facts.training_facts(run),
+        "ran": facts.ran_facts(run),
+        "departures": facts.departures(run),
+        "plan_notes": facts.plan_notes(run),
+        "data": facts.data_facts(run),
+        "recipe": flat(dict(run.recipe)),
+        "command": str(run.environment.get("command") or ""),
+    }
+
+
+def _as_json(run: RunFiles, report: Report, rows: Rows, mixed: Confusion | None) -> dict[str, Any]:
+    return {
+        "title": report.title,
+        "note": report.note,
+        "outcome": report.verdict.outcome,
+        "verdict": report.verdict.sentence,
+        "scores": [row.as_json() for row in report.scores],
+        "differences": [difference.as_json() for difference in report.differences],
+        "rows": rows.as_json(),
+        "confusion": mixed.as_json() if mixed else None,
+        "departures": list(facts.departures(run)),
+        "missing": list(report.missing),
+        "recipe": run.recipe,
+        "plan": run.plan,
+        "environment": run.environment,
+        "data": run.data,
+        "training": run.training,
+    }
