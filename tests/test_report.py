@@ -48,6 +48,7 @@ def answers(draw, name, right_share, *, rows=240, group_size=1):
         near = LABELS[(LABELS.index(gold) + (1 if draw.random() < 0.7 else 4)) % len(LABELS)]
         unread = not right and draw.random() < 0.15
         prompt = f"{gold.replace('_', ' ').capitalize()}. {QUESTIONS[index % 3]}"
+        unjudged = index == (12 if name == "tuned" else 11)
         if index == 7:
             prompt, right, unread = HOSTILE, name == "tuned", False
         answer = gold if right else None if unread else near
@@ -60,8 +61,8 @@ def answers(draw, name, right_share, *, rows=240, group_size=1):
                 "target": gold,
                 "output": HOSTILE if index == 7 and not right else answer or "I would be happy to look into that for",
                 "answer": answer,
-                "score": None if index == 11 else float(right),
-                "why": "not judged" if index == 11 else "same" if right else f"expected {gold}",
+                "score": None if unjudged else float(right),
+                "why": "not judged" if unjudged else "same" if right else f"expected {gold}",
                 "stopped": "length" if unread else "stop",
                 "prompt_tokens": 90,
                 "completion_tokens": 6,
@@ -254,7 +255,7 @@ def read(folder, name):
 
 def test_the_verdict_says_how_much_over_zero_shot_and_over_few_shot(written):
     report, folder = written
-    rows = {name: pandas.read_parquet(folder / name / "examples.parquet").dropna(subset="score") for name in NAMES}
+    rows = {name: pandas.read_parquet(folder / name / "examples.parquet").drop([11, 12]) for name in NAMES}
     over = {
         name: paired_difference(
             rows[name].score, rows["tuned"].score, list(rows["tuned"].group), rng=np.random.default_rng(1)
@@ -292,8 +293,8 @@ def test_the_report_carries_what_a_terminal_prints(written):
 def test_rows_that_were_not_judged_are_left_out_and_counted(written):
     report, _ = written
     comparison = report.differences[0].comparison
-    assert (comparison.n, report.differences[0].left_out) == (239, 1)
-    assert comparison.wins + comparison.losses + comparison.ties == 239
+    assert (comparison.n, report.differences[0].left_out) == (238, 2)
+    assert comparison.wins + comparison.losses + comparison.ties == 238
 
 
 def test_the_page_follows_the_order_of_a_reader(written):
@@ -342,6 +343,9 @@ def test_every_score_in_the_tables_stands_with_its_interval(written):
 def test_memory_is_planned_against_measured_on_a_gpu_only(run_dir):
     write_report(run_dir)
     assert "+3.7%, inside the planned range" in read(run_dir, "report.html")
+    change(run_dir / "training.json", peak_gpu_gib=7.5)
+    write_report(run_dir)
+    assert "+27.1%, outside the planned range" in read(run_dir, "report.html")
     change(run_dir / "environment.json", gpu=None)
     write_report(run_dir)
     assert "No GPU: not measured." in read(run_dir, "report.md")
@@ -473,7 +477,7 @@ def test_prompts_that_differ_between_the_two_models_are_told(run_dir):
     path = run_dir / "tuned" / "examples.parquet"
     pandas.read_parquet(path).assign(prompt_sha256="another").to_parquet(path)
     write_report(run_dir)
-    assert "Tuned - zero-shot: rows not asked with the same prompt: 239." in read(run_dir, "report.md")
+    assert "Tuned - zero-shot: rows not asked with the same prompt: 238." in read(run_dir, "report.md")
 
 
 # what is missing or damaged
