@@ -54,7 +54,7 @@ def ready(source: RecipeSource, *, data_dir: Path | None = None) -> Ready:
         _try(problems, source.where("data", "scorer"), lambda: get_scorer(recipe.data.scorer))
     key = "task" if recipe.task is not None else "data"
     task = _try(problems, source.where(key), lambda: _read_task(recipe, data_dir))
-    quality = inspect_task(task, allow_overlap=recipe.data.allow_overlap) if task is not None else None
+    quality = inspect_task(task, allowed_leaks=1.0 if recipe.data.allow_overlap else 0.05) if task is not None else None
     problems += quality.errors if quality is not None else []
     if spec is not None and recipe.context > spec.native_context:
         problems.append(Problem(source.where("context"), f"{recipe.context} is more than the {spec.native_context} "
@@ -109,7 +109,7 @@ def _read_task(recipe: Recipe, data_dir: Path | None) -> Task:
     if recipe.task is not None:
         return get_task(recipe.task, data_dir=data_dir, selection=selection)
     return task_from_files(Path(data.train), Path(data.test) if data.test else None, format=data.format,
-                           columns=data.columns or None, instruction=data.instruction, scorer=data.scorer,
+                           columns=data.columns or None, kind=data.kind, instruction=data.instruction or "", scorer=data.scorer or "",
                            selection=selection)
 
 

@@ -19,7 +19,7 @@ def models() -> Rows:
 
 
 def tasks() -> Rows:
-    rows = [(task.name, task.kind, task.train_rows, task.test_rows, task.licence, task.description)
+    rows = [(task.name, task.kind, task.train_rows, task.test_rows, task.licence, task.description.split(". ")[0][:90])
             for task in list_tasks()]
     return "Tasks", ("name", "kind", "train", "test", "licence", "what it asks"), rows
 
@@ -31,7 +31,7 @@ def gpus() -> Rows:
 
 
 def scorers() -> Rows:
-    return "Scorers", ("name", "what it measures"), [(name, scorer.description) for name, scorer in SCORERS.items()]
+    return "Scorers", ("name", "what it measures"), [(name, scorer.what) for name, scorer in SCORERS.items()]
 
 
 def recipes() -> Rows:

@@ -62,10 +62,12 @@ class Data(Section):
 
     train: str | None = None
     test: str | None = None
-    format: Literal["messages", "sharegpt", "alpaca", "prompt-completion", "csv", "classification", "qa",
-                    "tool_calling", "ner", "text2sql"] | None = None
+    format: str | None = None
+    """One of slimtune.tasks.formats.FORMATS; told from the first row where it is not given. A .csv is read as one."""
     columns: dict[str, str] = {}
     """For CSV: {prompt: ..., completion: ...}, {text: ..., label: ...}, and group: ... where rows belong together."""
+    kind: Literal["classification", "qa", "text"] | None = None
+    """What prompt-and-answer rows are; told from the rows where it is not given."""
     instruction: str | None = None
     """The system turn."""
     scorer: str | None = None

@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from slimtune.errors import SlimtuneError, UserError, did_you_mean
+from slimtune.files import read_json
 
 
 class Live:
@@ -89,8 +90,7 @@ def show_check(console: Console, prepared: Any, tokens: Any, plan: Any) -> None:
     else:
         _show_tokens(console, tokens, prepared.recipe.context)
     _show_plan(console, plan)
-    problem = isinstance(tokens, str) or not tokens.too_long or prepared.recipe.data.long_rows == "drop"
-    if not problem:
+    if not isinstance(tokens, str) and tokens.too_long and prepared.recipe.data.long_rows == "error":
         raise UserError(f"{tokens.too_long} training rows are longer than the context of {prepared.recipe.context}. Raise "
                         "`context`, or set `data.long_rows: drop`.")
     console.print("[green]Ready to run.[/green]")
@@ -106,10 +106,23 @@ def show_outcome(console: Console, outcome: Any) -> None:
         console.print(Text(report.note, style="yellow"))
     console.print(_scores(report))
     console.print(_differences(report))
-    console.print(Text(report.verdict, style="bold"))
-    for line in report.what_ran:
-        console.print(Text(line, style="dim"))
+    console.print(Padding(Text(report.verdict.sentence, style="bold"), (1, 0)))
+    for missing in report.missing:
+        console.print(Text(f"Missing: {missing}", style="yellow"))
+    _show_what_ran(console, outcome.folder)
     console.print(f"\nReport:  {_link(report.html)}\nAdapter: {_link(outcome.folder / 'adapter')}", soft_wrap=True)
+
+
+def _show_what_ran(console: Console, folder: Path) -> None:
+    ran, training = read_json(folder / "environment.json"), read_json(folder / "training.json")
+    versions, memory = ran["versions"], training["peak_gpu_gib"]
+    console.print(Text(
+        f"What ran: {ran['gpu'] or 'CPU'}, {ran['precision']}, {ran['quantisation']} weights, {ran['collation']} batches, "
+        f"{ran['attention']}; LoRA on {sum(ran['adapter_modules'].values())} layers, "
+        f"{ran['trainable_parameters'] / 1e6:.1f}M parameters; {training['steps']} steps, "
+        f"{training['tokens']:,} tokens, {training['seconds']:.0f} s; loss {training['first_loss']:.2f} to "
+        f"{training['last_loss']:.2f}; {'' if memory is None else f'peak {memory:.2f} GiB; '}"
+        f"unsloth {versions['unsloth']}, torch {versions['torch']}.", style="dim"))
 
 
 def show_evaluation(console: Console, evaluation: Any, folder: Path) -> None:
@@ -128,8 +141,8 @@ def show_list(console: Console, what: str) -> None:
         raise UserError(f"There is no list of {what!r}. {did_you_mean(what, listing.KINDS)}")
     title, columns, rows = listing.KINDS[what]()
     table = Table(title=title, title_justify="left", title_style="bold", header_style="dim", box=None, pad_edge=False)
-    for column in columns:
-        table.add_column(column, justify="right" if column in listing.NUMBERS else "left", overflow="fold")
+    for place, column in enumerate(columns):
+        table.add_column(column, justify="right" if column in listing.NUMBERS else "left", no_wrap=place == 0)
     for row in rows:
         table.add_row(*[escape(str(cell)) for cell in row])
     console.print(table)
@@ -156,7 +169,7 @@ def show_bug(console: Console) -> None:
 
 
 def _show_labels(console: Console, quality: Any) -> None:
-    counts = sorted(quality.label_counts.items(), key=lambda item: -item[1])
+    counts = sorted(quality.train_labels.items(), key=lambda item: -item[1])
     if counts:
         shown = ", ".join(f"{label} {count}" for label, count in [*counts[:4], *counts[-2:]])
         console.print(Text(f"{len(counts)} labels in training, most and fewest rows: {shown}.", style="dim"))
@@ -204,7 +217,7 @@ def _scores(report: Any) -> Table:
         table.add_column(name, justify="right")
     for row in report.scores:
         table.add_row(escape(row.label), f"{row.score.value:.3f}", f"{row.score.low:.3f} to {row.score.high:.3f}",
-                      str(row.n), f"{row.unparseable:.0%}", f"{row.truncated:.0%}")
+                      str(row.n), f"{row.unparseable or 0:.0%}", f"{row.truncated or 0:.0%}")
     return table
 
 

@@ -5,7 +5,7 @@ halves the slice and replays the same rows. The order of rows is a function of (
 run see what an unbroken one sees.
 """
 
-import unsloth  # noqa: F401, I001  first: it patches what the others import
+from unsloth import FastLanguageModel  # noqa: I001  first: it patches what the others import
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from datasets import Dataset
 from torch.utils.data import DataLoader
-from transformers import TrainerCallback
+from transformers import PrinterCallback, TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
 from slimtune.engine.checkpoint import checkpoint_step, newest_whole, write_checkpoint
@@ -100,6 +100,7 @@ def train(loaded: Loaded, rows: Sequence[Encoded], settings: Settings, folder: P
     checkpoint, notes = newest_whole(folder)
     for note in notes:
         say(note)
+    FastLanguageModel.for_training(loaded.model)
     trainer = _Trainer(loaded, rows, settings, folder, steps, on_step, should_stop, say)
     trainer.result.notes += notes
     if checkpoint is not None:
@@ -129,6 +130,7 @@ class _Trainer(SFTTrainer):
                          train_dataset=Dataset.from_dict({"row": list(range(len(rows)))}),
                          data_collator=lambda batch: {"rows": [item["row"] for item in batch]},
                          processing_class=loaded.renderer.tokenizer)
+        self.remove_callback(PrinterCallback)
         self.add_callback(_Steps(self, on_step, should_stop))
 
     def get_train_dataloader(self) -> DataLoader:
