@@ -73,6 +73,11 @@ def test_normalised_match_forgives_no_other_words(text):
     assert score("exact_match_normalised", Completion(text), labelled()) == Score(0.0, None, "not one of the 3 labels")
 
 
+def test_normalised_match_folds_case_beyond_ascii():
+    example = labelled(target="Straße", labels=("Straße", "Weg"))
+    assert score("exact_match_normalised", Completion("STRASSE"), example).value == 1.0
+
+
 def test_normalised_match_reads_a_wrong_label_as_an_answer():
     result = score("exact_match_normalised", Completion("Refund not showing up"), labelled())
     assert result == Score(0.0, "refund not showing up")

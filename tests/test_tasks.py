@@ -111,6 +111,19 @@ def test_a_choice_of_test_rows_does_not_move_the_training_rows():
     assert few.train == get_task("banking77", selection=Selection(train_rows=100)).train
 
 
+def test_the_seed_moves_the_choice_of_test_rows_too():
+    one, other = (get_task("banking77", selection=Selection(test_rows=50, seed=seed)).test for seed in (1, 2))
+    assert len(one) == len(other) == 50 and one != other
+
+
+def test_a_long_right_answer_raises_the_token_limit_up_to_a_cap(tmp_path):
+    def limit(length):
+        rows = [{"prompt": "Say it.", "completion": "x" * length}]
+        return get_task(folder(tmp_path / "long", {"kind": "text"}, rows, rows)).max_new_tokens
+
+    assert limit(10) == 256 and limit(2000) == 1008 and limit(100_000) == 4096
+
+
 def test_asking_for_more_rows_than_there_are_is_said():
     task = get_task("voice_banking", selection=Selection(train_rows=10_000))
     assert len(task.train) == 155 and task.title == "Voice assistant for a bank"
