@@ -38,6 +38,7 @@ def run_recipe(prepared: Ready, *, name: str, out: Path | None = None, as_gpu: G
     with open_run(folder, identity) as run, _library_output(folder):
         if run.has("report.html"):
             return Outcome(folder, read_report(folder), True)
+        run.step("recipe.json", prepared.recipe.as_json)
         steps = Steps(prepared, run, as_gpu=as_gpu, listener=listener, should_stop=should_stop)
         base = steps.base()
         few_shot = steps.few_shot()
