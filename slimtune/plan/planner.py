@@ -7,7 +7,7 @@ as the usual 4-bit with checkpointing: small models should not pay for settings 
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -80,38 +80,56 @@ def make_plan(
         raise UserError(f"train.micro_batch is {micro_batch}, which does not divide train.batch ({batch}).")
     longest = min(longest_row_tokens or context_tokens, context_tokens)
     room_gib = gpu.usable_gib if gpu else _ram_gib() if ram_gib is None else ram_gib
-    precision = choose_precision(spec, gpu)
-
-    def setting(quantised: str, checkpointing: bool, micro: int) -> Setting:
-        return Setting(quantised, precision, checkpointing, micro, longest, context_tokens, lora_r, gpu is not None)
-
     sizes = [micro_batch] if micro_batch else powers_of_two_dividing(batch)
-    ways = _ways(quantisation, cuda=gpu is not None)
-    chosen = _fastest(spec, ways, sizes, setting, room_gib, busy_tokens=min(_BUSY_TOKENS, batch * longest))
+    smallest = Setting(
+        "4bit" if gpu and quantisation != "16bit" else "16bit", choose_precision(spec, gpu), gpu is not None,
+        micro_batch=min(sizes), row_tokens=longest, context_tokens=context_tokens, lora_r=lora_r, cuda=gpu is not None,
+    )  # fmt: skip
+    chosen = _fastest(spec, smallest, quantisation, sizes, room_gib)
     if chosen is None:
-        raise _refusal(spec, setting(*ways[-1], min(sizes)), gpu, room_gib)
+        raise _refusal(spec, smallest, gpu, room_gib)
+    notes = _notes(spec, chosen, gpu, quantisation, collation)
+    return _plan(
+        spec, chosen, gpu, room_gib, batch=batch, examples=rows * epochs, row_tokens_mean=row_tokens_mean,
+        collation=collation, notes=notes,
+    )  # fmt: skip
+
+
+def _plan(
+    spec: ModelSpec,
+    chosen: Setting,
+    gpu: GpuSpec | DetectedGpu | None,
+    room_gib: float,
+    *,
+    batch: int,
+    examples: float,
+    row_tokens_mean: float | None,
+    collation: str,
+    notes: list[str],
+) -> Plan:
+    """What was chosen, with its prediction spelled out. `examples` counts a row once for each epoch."""
     parts = parts_gib(spec, chosen, room_gib=room_gib)
     return Plan(
         model=spec.key,
         gpu=gpu.name if gpu else None,
         quantisation=chosen.quantisation,
-        precision=precision,
+        precision=chosen.precision,
         checkpointing=chosen.checkpointing,
         optimizer="adamw_8bit" if gpu else "adamw_torch",
         collation=collation,
         batch=batch,
         micro_batch=chosen.micro_batch,
         accumulation=batch // chosen.micro_batch,
-        context_tokens=context_tokens,
-        longest_row_tokens=longest,
-        lora_r=lora_r,
-        steps=math.ceil(rows * epochs / batch),
-        train_tokens=None if row_tokens_mean is None else round(rows * epochs * min(row_tokens_mean, longest)),
+        context_tokens=chosen.context_tokens,
+        longest_row_tokens=chosen.row_tokens,
+        lora_r=chosen.lora_r,
+        steps=math.ceil(examples / batch),
+        train_tokens=None if row_tokens_mean is None else round(examples * min(row_tokens_mean, chosen.row_tokens)),
         parts_gib={name: round(size, 3) for name, size in parts.items()},
         peak_gib=peak_gib(parts),
         room_gib=round(room_gib, 2),
         fits=True,
-        notes=tuple(_notes(spec, chosen, gpu, quantisation, collation)),
+        notes=tuple(notes),
     )
 
 
@@ -137,32 +155,30 @@ def peak_gib(parts: Mapping[str, float]) -> dict[str, float]:
     return {name: round(size, 2) for name, size in (band | {"expected": resident + step}).items()}
 
 
+def _fastest(
+    spec: ModelSpec, smallest: Setting, quantisation: Quantisation, sizes: list[int], room_gib: float
+) -> Setting | None:
+    """The first way whose largest fitting micro-batch keeps the device busy; failing that, the first that fits."""
+    fitting = []
+    for quantised, checkpointing in _ways(quantisation, cuda=smallest.cuda):
+        way = dataclasses.replace(smallest, quantisation=quantised, checkpointing=checkpointing)
+        candidates = [dataclasses.replace(way, micro_batch=size) for size in sizes]
+        fitting += [candidate for candidate in candidates if _high_gib(spec, candidate, room_gib) <= room_gib][:1]
+    busy_tokens = min(_BUSY_TOKENS, max(sizes) * smallest.row_tokens)
+    busy = [candidate for candidate in fitting if candidate.micro_batch * candidate.row_tokens >= busy_tokens]
+    return next(iter(busy or fitting), None)
+
+
 def _ways(quantisation: Quantisation, *, cuda: bool) -> list[tuple[str, bool]]:
-    """(quantisation, checkpointing) to try, fastest first, smallest last."""
+    """(quantisation, checkpointing) to try, fastest first."""
     if not cuda:
         return [("16bit", False)]
     quantised = ["16bit", "4bit"] if quantisation == "auto" else [quantisation]
     return [(weights, checkpointing) for weights in quantised for checkpointing in (False, True)]
 
 
-def _fastest(
-    spec: ModelSpec,
-    ways: list[tuple[str, bool]],
-    sizes: list[int],
-    setting: Callable[[str, bool, int], Setting],
-    room_gib: float,
-    busy_tokens: int,
-) -> Setting | None:
-    """The first way whose largest fitting micro-batch keeps the device busy; failing that, the first that fits."""
-    fitting = []
-    for way in ways:
-        for size in sizes:
-            candidate = setting(*way, size)
-            if peak_gib(parts_gib(spec, candidate, room_gib=room_gib))["high"] <= room_gib:
-                fitting.append(candidate)
-                break
-    busy = [candidate for candidate in fitting if candidate.micro_batch * candidate.row_tokens >= busy_tokens]
-    return next(iter(busy or fitting), None)
+def _high_gib(spec: ModelSpec, setting: Setting, room_gib: float) -> float:
+    return peak_gib(parts_gib(spec, setting, room_gib=room_gib))["high"]
 
 
 def _notes(spec: ModelSpec, chosen: Setting, gpu, asked: Quantisation, collation: str) -> list[str]:
@@ -204,22 +220,22 @@ def _card_notes(spec: ModelSpec, chosen: Setting, gpu: GpuSpec | DetectedGpu, as
 def _refusal(spec: ModelSpec, smallest: Setting, gpu: GpuSpec | DetectedGpu | None, room_gib: float) -> UserError:
     """What the smallest setting needs, what there is, and the knobs that help, each with its number."""
 
-    def needs(changed: Setting) -> float:
-        return peak_gib(parts_gib(spec, changed, room_gib=room_gib))["high"]
+    def needs(setting: Setting) -> str:
+        return f"{_high_gib(spec, setting, room_gib):.1f} GiB"
 
     where = f"{gpu.name if gpu else 'this machine (RAM)'} has {room_gib:.1f} GiB to fill"
     half = min(smallest.row_tokens, smallest.context_tokens // 2)
     shorter = dataclasses.replace(smallest, row_tokens=half, context_tokens=half)
-    knobs = [f"context {half}: {needs(shorter):.1f} GiB"] if half >= 128 else []
+    knobs = [f"context {half}: {needs(shorter)}"] if half >= 128 else []
     if smallest.lora_r > 8:
-        knobs.append(f"lora.r 8: {needs(dataclasses.replace(smallest, lora_r=8)):.1f} GiB")
+        knobs.append(f"lora.r 8: {needs(dataclasses.replace(smallest, lora_r=8))}")
     if gpu and smallest.quantisation == "16bit":
-        knobs.append(f"quantisation 4bit: {needs(dataclasses.replace(smallest, quantisation='4bit')):.1f} GiB")
+        knobs.append(f"quantisation 4bit: {needs(dataclasses.replace(smallest, quantisation='4bit'))}")
     if smallest.micro_batch > 1:
-        knobs.append(f"micro_batch 1: {needs(dataclasses.replace(smallest, micro_batch=1)):.1f} GiB")
+        knobs.append(f"micro_batch 1: {needs(dataclasses.replace(smallest, micro_batch=1))}")
     already = " with 4-bit weights" if smallest.quantisation == "4bit" else ""
     return UserError(
-        f"{spec.label} does not fit: it needs up to {needs(smallest):.1f} GiB{already}, "
+        f"{spec.label} does not fit: it needs up to {needs(smallest)}{already}, "
         f"{smallest.micro_batch} row(s) of {smallest.row_tokens} tokens at a time and lora.r {smallest.lora_r}, "
         f"and {where}. What would help: {'; '.join(knobs)}; or a smaller model or a larger card."
     )

@@ -1,0 +1,191 @@
+"""The plan: its arithmetic against measured peaks, its choices, its refusals."""
+
+import dataclasses
+import json
+
+import pytest
+
+from slimtune.errors import UserError
+from slimtune.gpus import DetectedGpu, get_gpu
+from slimtune.models import ModelSpec, Shapes, get_model
+from slimtune.models.spec import dense_linears, dense_params
+from slimtune.plan import Setting, make_plan, parts_gib
+from slimtune.plan.planner import powers_of_two_dividing
+
+
+def quantised_on_the_fly(spec: ModelSpec) -> ModelSpec:
+    """The measured checkpoints were random weights, quantised while loading: no dynamic 4-bit."""
+    return dataclasses.replace(spec, dynamic_4bit=None)
+
+
+def qwen3_14b() -> ModelSpec:
+    shapes = Shapes(40, 5120, 17408, 40, 8, 128, 151936, tied=False, qk_norm=True)
+    spec = quantised_on_the_fly(get_model("qwen3-8b"))
+    return dataclasses.replace(spec, shapes=shapes, linears=dense_linears(shapes), params_total=dense_params(shapes))
+
+
+SMOLLM2 = get_model("smollm2-135m-instruct")
+QWEN3_4B = quantised_on_the_fly(get_model("qwen3-4b"))
+QWEN3_8B = quantised_on_the_fly(get_model("qwen3-8b"))
+QWEN3_14B = qwen3_14b()
+LLAMA_8B = quantised_on_the_fly(get_model("llama-3.1-8b-instruct"))
+H100, T4_CAP = 78.5, 14.56
+
+
+def on_gpu(weights, precision, checkpointing, micro, row, r, context=None) -> Setting:
+    return Setting(weights, precision, checkpointing, micro, row, context or row, r, cuda=True)
+
+
+def on_cpu(micro, row) -> Setting:
+    return Setting("16bit", "fp32", False, micro, row, row, 16, cuda=False)
+
+
+# One H100 80GB, LoRA on all linear layers, adamw_8bit, torch's peak of reserved memory; rooms of 14.5 GiB stand for a
+# T4. The Llama rows are taken to be one model opened for 40,960 tokens, at which it ran out. CPU rows: SmolLM2-135M in
+# fp32 on two cores, peak resident memory. The constants were fitted to these same rows: the tolerance is what the
+# prediction meets on them, not what it promises elsewhere.
+MEASURED = [
+    # model, setting, room, measured GiB, tolerance
+    (SMOLLM2, on_gpu("4bit", "bf16", True, 8, 1024, 64), H100, 0.81, 0.08),
+    (SMOLLM2, on_gpu("16bit", "bf16", False, 32, 1024, 64), H100, 15.1, 0.02),
+    (SMOLLM2, on_gpu("16bit", "bf16", True, 32, 1024, 64), H100, 1.53, 0.03),
+    (SMOLLM2, on_gpu("4bit", "bf16", True, 8, 640, 64), H100, 1.3, 0.13),
+    # packed rows, which the plan does not model: its largest miss
+    (SMOLLM2, on_gpu("16bit", "bf16", True, 4, 4096, 64), H100, 1.8, 0.25),
+    (QWEN3_4B, on_gpu("4bit", "bf16", True, 8, 640, 64), H100, 4.7, 0.02),
+    (QWEN3_8B, on_gpu("4bit", "bf16", True, 2, 2048, 64), H100, 8.33, 0.02),
+    (QWEN3_14B, on_gpu("4bit", "fp16", True, 1, 2048, 64), 14.5, 11.26, 0.02),
+    (QWEN3_14B, on_gpu("4bit", "fp16", True, 2, 2048, 32), 14.5, 11.88, 0.02),
+    (LLAMA_8B, on_gpu("4bit", "fp16", True, 1, 2048, 32, 40960), T4_CAP, 5.82, 0.10),
+    (LLAMA_8B, on_gpu("4bit", "fp16", True, 1, 8192, 32, 40960), T4_CAP, 7.54, 0.02),
+    (LLAMA_8B, on_gpu("4bit", "fp16", True, 1, 16384, 32, 40960), T4_CAP, 9.88, 0.02),
+    (LLAMA_8B, on_gpu("4bit", "fp16", True, 1, 24576, 32, 40960), T4_CAP, 12.09, 0.02),
+    (LLAMA_8B, on_gpu("4bit", "fp16", True, 1, 32768, 32, 40960), T4_CAP, 14.04, 0.04),
+    (SMOLLM2, on_cpu(2, 128), 16.0, 1.87, 0.05),
+    (SMOLLM2, on_cpu(8, 128), 16.0, 4.31, 0.05),
+    (SMOLLM2, on_cpu(4, 512), 16.0, 7.45, 0.05),
+]
+
+
+@pytest.mark.parametrize(("spec", "setting", "room", "measured", "tolerance"), MEASURED)
+def test_the_predicted_peak_is_near_the_measured_one(spec, setting, room, measured, tolerance):
+    predicted = sum(parts_gib(spec, setting, room_gib=room).values())
+    assert predicted == pytest.approx(measured, rel=tolerance)
+
+
+def test_what_ran_out_of_memory_is_predicted_not_to_fit():
+    longer = on_gpu("4bit", "fp16", True, 1, 40960, 32)
+    assert sum(parts_gib(LLAMA_8B, longer, room_gib=T4_CAP).values()) > T4_CAP
+
+
+def plan_for(model, gpu, **changes):
+    asked = {"lora_r": 16, "context_tokens": 2048, "batch": 16, "rows": 1000, "epochs": 1} | changes
+    return make_plan(get_model(model), gpu=gpu and get_gpu(gpu), ram_gib=16.0, **asked)
+
+
+def test_a_small_model_is_spared_the_settings_of_a_big_one():
+    plan = plan_for("smollm2-135m-instruct", "H100")
+    assert (plan.quantisation, plan.checkpointing, plan.micro_batch, plan.precision) == ("16bit", False, 16, "bf16")
+
+
+def test_a_big_model_on_a_t4_gets_4_bit_checkpointing_and_fp16():
+    plan = plan_for("llama-3.1-8b-instruct", "T4")
+    assert (plan.quantisation, plan.checkpointing, plan.precision) == ("4bit", True, "fp16")
+    assert plan.peak_gib["high"] <= plan.room_gib == 14.16
+    notes = " ".join(plan.notes)
+    assert "no bf16" in notes and "16-bit weights do not fit" in notes and "Gradient checkpointing" in notes
+
+
+def test_on_the_cpu_everything_is_fp32_and_nothing_is_quantised():
+    plan = plan_for("smollm2-135m-embedded", None, context_tokens=512, quantisation="4bit")
+    assert (plan.gpu, plan.precision, plan.quantisation, plan.optimizer) == (None, "fp32", "16bit", "adamw_torch")
+    assert not plan.checkpointing
+    assert any("4-bit weights are for GPUs" in note for note in plan.notes)
+    assert any("4-bit GGUF" in note for note in plan.notes)
+
+
+def test_a_family_that_overflows_in_fp16_trains_in_fp32_where_there_is_no_bf16():
+    spec = get_model("qwen3-0.6b")
+    fragile = dataclasses.replace(spec, traits=dataclasses.replace(spec.traits, fp16_ok=False))
+    asked = {"lora_r": 8, "context_tokens": 512, "batch": 4, "rows": 10, "epochs": 1}
+    assert make_plan(fragile, gpu=get_gpu("T4"), **asked).precision == "fp32"
+    assert make_plan(fragile, gpu=get_gpu("L4"), **asked).precision == "bf16"
+    asked |= {"gpu": get_gpu("T4"), "micro_batch": 4, "quantisation": "4bit"}
+    half, single = make_plan(spec, **asked), make_plan(fragile, **asked)
+    assert single.parts_gib["activations"] == pytest.approx(2 * half.parts_gib["activations"], rel=0.01)
+
+
+def test_what_the_recipe_pins_is_kept():
+    plan = plan_for("smollm2-135m-instruct", "H100", micro_batch=2, quantisation="4bit")
+    assert (plan.micro_batch, plan.accumulation, plan.quantisation) == (2, 8, "4bit")
+
+
+def test_a_micro_batch_that_does_not_divide_the_batch_is_refused():
+    with pytest.raises(UserError, match=r"micro_batch is 3.*batch \(16\)"):
+        plan_for("qwen3-4b", "T4", micro_batch=3)
+
+
+def test_the_effective_batch_is_kept_whatever_fits():
+    for model in ("smollm2-135m-instruct", "qwen3-8b"):
+        for gpu in ("T4", "RTX 4090", "H100"):
+            for batch in (1, 6, 32):
+                plan = plan_for(model, gpu, batch=batch)
+                assert plan.micro_batch * plan.accumulation == batch
+                assert plan.steps == -(-1000 // batch)
+
+
+def test_short_rows_count_as_what_they_are_and_not_as_the_whole_context():
+    whole = plan_for("qwen3-8b", "T4", context_tokens=8192, micro_batch=1)
+    lengths = {"longest_row_tokens": 300, "row_tokens_mean": 200.0}
+    short = plan_for("qwen3-8b", "T4", context_tokens=8192, micro_batch=1, **lengths)
+    assert whole.checkpointing and not short.checkpointing
+    assert short.peak_gib["expected"] < whole.peak_gib["expected"]
+    assert short.train_tokens == 200_000 and whole.train_tokens is None
+
+
+def test_rows_longer_than_the_context_are_cut_to_it():
+    assert plan_for("qwen3-4b", "T4", context_tokens=1024, longest_row_tokens=9000).longest_row_tokens == 1024
+
+
+def test_a_busy_card_is_planned_by_what_is_free():
+    idle = DetectedGpu("Tesla T4", 14.56, free_gib=14.56, capability=(7, 5), driver="580.1")
+    busy = dataclasses.replace(idle, free_gib=7.0)
+    asked = {"lora_r": 16, "context_tokens": 1024, "batch": 8, "rows": 100, "epochs": 1}
+    assert make_plan(get_model("qwen3-4b"), gpu=idle, **asked).quantisation == "16bit"
+    assert make_plan(get_model("qwen3-4b"), gpu=busy, **asked).quantisation == "4bit"
+
+
+def test_what_cannot_fit_is_refused_with_the_numbers_and_what_would_help():
+    with pytest.raises(UserError) as refusal:
+        plan_for("qwen3-8b", "RTX 4070", context_tokens=32768, lora_r=64, quantisation="16bit")
+    message = str(refusal.value)
+    assert "Qwen3-8B does not fit" in message and "RTX 4070 has 11.2 GiB" in message
+    assert "context 16384: " in message and "lora.r 8: " in message and "quantisation 4bit: " in message
+
+
+def test_a_refusal_on_the_cpu_does_not_offer_4_bit():
+    with pytest.raises(UserError) as refusal:
+        plan_for("qwen3-8b", None)
+    assert "4bit" not in str(refusal.value) and "16.0 GiB" in str(refusal.value)
+
+
+def test_what_a_plan_promises_adds_up_and_survives_json():
+    plan = plan_for("qwen3-4b", "RTX 4090")
+    assert sum(plan.parts_gib.values()) == pytest.approx(plan.peak_gib["expected"], abs=0.01)
+    assert plan.peak_gib["low"] < plan.peak_gib["expected"] < plan.peak_gib["high"] <= plan.room_gib
+    assert json.loads(json.dumps(plan.as_json(), allow_nan=False)) == plan.as_json()
+
+
+def test_more_context_rank_or_rows_never_take_less_memory():
+    base = on_gpu("4bit", "bf16", True, 2, 1024, 16)
+    for bigger in ({"row_tokens": 2048}, {"lora_r": 64}, {"micro_batch": 4}, {"checkpointing": False},
+                   {"quantisation": "16bit"}):  # fmt: skip
+        larger = dataclasses.replace(base, **bigger)
+        sizes = [sum(parts_gib(QWEN3_4B, setting, room_gib=H100).values()) for setting in (base, larger)]
+        assert sizes[1] > sizes[0], bigger
+
+
+def test_micro_batches_are_powers_of_two_that_divide_the_batch():
+    assert powers_of_two_dividing(12) == [4, 2, 1]
+    assert powers_of_two_dividing(32) == [32, 16, 8, 4, 2, 1]
+    assert powers_of_two_dividing(1) == [1]
