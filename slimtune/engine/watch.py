@@ -1,7 +1,8 @@
 """Stops a run that has stopped learning: numbers that are not finite, too many skipped steps, a loss that exploded.
 
-The spike rule is LLM Foundry's KillLossSpike: over a window of max(100, 5% of the steps), more than four losses above
-twice the window's mean, or a whole half window above the first window's maximum, end the run.
+The spike rule is LLM Foundry's KillLossSpike made fit for fine-tuning: over a window of max(100, 5% of the steps), more
+than four losses above twice the window's mean, or a whole half window above the first window's maximum, end the run. A
+loss below where the run began is never a spike: on a learned task single batches are often several times the mean.
 """
 
 import math
@@ -21,6 +22,7 @@ class Watch:
         self._scaler = scaler  # fp16: the scaler skips steps whose gradients overflow, and that is normal at the start
         self._in_a_row = 0
         self._ceiling: float | None = None
+        self._began: float | None = None
         self.skipped = 0
 
     def step(self, step: int, *, loss: float, grad_norm: float, skipped: bool) -> None:
@@ -42,14 +44,15 @@ class Watch:
                            f"were skipped. {_advice(True)}")
 
     def _spike(self, step: int, loss: float) -> None:
-        full = len(self._window) == self._window.maxlen
-        if full:
+        self._began = loss if self._began is None else self._began
+        if len(self._window) == self._window.maxlen:
             mean = sum(self._window) / len(self._window)
             self._ceiling = self._ceiling or min(max(self._window), 10.0)
             recent = list(self._window)
-            if sum(value > _OUTLIER * mean for value in [*recent, loss]) > _PATIENCE and loss > _OUTLIER * mean:
-                raise Diverged(f"Step {step}: the loss jumped to {loss:.3g}, twice its mean of {mean:.3g}, "
-                               f"more than {_PATIENCE} times. {_advice(self._scaler)}")
+            threshold = max(_OUTLIER * mean, self._began)
+            if loss > threshold and sum(value > threshold for value in [*recent, loss]) > _PATIENCE:
+                raise Diverged(f"Step {step}: the loss jumped to {loss:.3g} from a mean of {mean:.3g}, "
+                               f"for the {_PATIENCE + 1}th time. {_advice(self._scaler)}")
             half = recent[len(recent) // 2:]
             if min(half) > self._ceiling:
                 raise Diverged(f"Step {step}: the loss has stayed above its first {self._ceiling:.3g}. {_advice(self._scaler)}")

@@ -24,8 +24,7 @@ def read(folder: Path, name: str) -> dict:
 def keep(folder: Path, name: str) -> None:
     """Leave the evidence where a person can read it."""
     if KEEP is not None:
-        for file in ("report.html", "report.json", "metrics.jsonl", "plan.json", "environment.json", "training.json",
-                     "engine.log"):
+        for file in ("report.html", "report.json", "metrics.jsonl", "plan.json"):
             if (folder / file).exists():
                 (KEEP / name).mkdir(exist_ok=True)
                 shutil.copy(folder / file, KEEP / name / file)
