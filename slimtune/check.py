@@ -57,11 +57,26 @@ def ready(source: RecipeSource, *, data_dir: Path | None = None) -> Ready:
     quality = inspect_task(task, allowed_leaks=1.0 if recipe.data.allow_overlap else 0.05) if task is not None else None
     problems += quality.errors if quality is not None else []
     if spec is not None and recipe.context > spec.native_context:
-        problems.append(Problem(source.where("context"), f"{recipe.context} is more than the {spec.native_context} "
-                                                         f"tokens {spec.label} was made for."))
+        problems.append(
+            Problem(
+                source.where("context"),
+                f"{recipe.context} is more than the {spec.native_context} tokens {spec.label} was made for.",
+            )
+        )
     if problems:
         raise Problems(source.path, problems)
     return Ready(recipe, task, spec, quality)
+
+
+def checked_task(recipe: Recipe | None, *, task_name: str | None, rows: int | None, data_dir: Path | None) -> Task:
+    """The task to score: the named one, or the recipe's own. Raises UserError where there is neither, Problems for
+    what is wrong with its rows."""
+    if task_name is not None:
+        return get_task(task_name, data_dir=data_dir, selection=Selection(test_rows=rows))
+    if recipe is None:
+        raise UserError("Say what to score the model on: --task TASK. `slimtune list tasks` has names.")
+    data = recipe.data.model_copy(update={"test_rows": rows or recipe.data.test_rows})
+    return _read_task(recipe.model_copy(update={"data": data}), data_dir)
 
 
 def plan_of(prepared: Ready, *, gpu: GpuSpec | DetectedGpu | None, lengths: Sequence[int] = ()) -> Plan:
@@ -70,14 +85,23 @@ def plan_of(prepared: Ready, *, gpu: GpuSpec | DetectedGpu | None, lengths: Sequ
     Raises UserError where nothing fits, with the numbers and what would help.
     """
     recipe, spec = prepared.recipe, prepared.spec
-    lengths = lengths or [min(recipe.context, round(_characters(example) / _CHARACTERS_PER_TOKEN) + 32)
-                          for example in prepared.task.train]
+    lengths = lengths or [
+        min(recipe.context, round(_characters(example) / _CHARACTERS_PER_TOKEN) + 32) for example in prepared.task.train
+    ]
     return make_plan(
-        spec, gpu=gpu, lora_r=recipe.lora.r, context_tokens=recipe.context, batch=recipe.train.batch,
-        rows=len(lengths), epochs=recipe.train.epochs, micro_batch=recipe.train.micro_batch,
-        quantisation=recipe.train.quantisation, longest_row_tokens=max(lengths),
+        spec,
+        gpu=gpu,
+        lora_r=recipe.lora.r,
+        context_tokens=recipe.context,
+        batch=recipe.train.batch,
+        rows=len(lengths),
+        epochs=recipe.train.epochs,
+        micro_batch=recipe.train.micro_batch,
+        quantisation=recipe.train.quantisation,
+        longest_row_tokens=max(lengths),
         row_tokens_mean=sum(lengths) / len(lengths),
-        collation=choose_collation(spec, asked=recipe.train.collation, cuda=gpu is not None))
+        collation=choose_collation(spec, asked=recipe.train.collation, cuda=gpu is not None),
+    )
 
 
 def count_tokens(prepared: Ready) -> TokenReport | str:
@@ -97,20 +121,35 @@ def count_tokens(prepared: Ready) -> TokenReport | str:
     rows = [renderer.encode(example) for example in prepared.task.train]
     lengths = tuple(len(row) for row in rows)
     first, text = rows[0], renderer.tokenizer.decode
-    return TokenReport(lengths, sum(length > prepared.recipe.context for length in lengths),
-                       sum(len(row.answer) for row in rows) / sum(lengths),
-                       ((text(first.prompt), False), (text(first.answer), True)))
+    return TokenReport(
+        lengths,
+        sum(length > prepared.recipe.context for length in lengths),
+        sum(len(row.answer) for row in rows) / sum(lengths),
+        ((text(first.prompt), False), (text(first.answer), True)),
+    )
 
 
 def _read_task(recipe: Recipe, data_dir: Path | None) -> Task:
     data = recipe.data
-    selection = Selection(labels=data.labels, train_rows=data.train_rows, test_rows=data.test_rows,
-                          skip_bad=data.skip_bad, seed=recipe.seed)
+    selection = Selection(
+        labels=data.labels,
+        train_rows=data.train_rows,
+        test_rows=data.test_rows,
+        skip_bad=data.skip_bad,
+        seed=recipe.seed,
+    )
     if recipe.task is not None:
         return get_task(recipe.task, data_dir=data_dir, selection=selection)
-    return task_from_files(Path(data.train), Path(data.test) if data.test else None, format=data.format,
-                           columns=data.columns or None, kind=data.kind, instruction=data.instruction or "", scorer=data.scorer or "",
-                           selection=selection)
+    return task_from_files(
+        Path(data.train),
+        Path(data.test) if data.test else None,
+        format=data.format,
+        columns=data.columns or None,
+        kind=data.kind,
+        instruction=data.instruction or "",
+        scorer=data.scorer or "",
+        selection=selection,
+    )
 
 
 def _try(problems: list[Problem], where: str, do: Any) -> Any:

@@ -14,20 +14,32 @@ from rich.console import Console
 from slimtune import __version__, screen
 from slimtune.errors import SlimtuneError
 
-app = typer.Typer(no_args_is_help=False, add_completion=False, rich_markup_mode="rich", context_settings={
-    "help_option_names": ["-h", "--help"]}, pretty_exceptions_enable=False)
+app = typer.Typer(
+    no_args_is_help=False,
+    add_completion=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    pretty_exceptions_enable=False,
+)
 
 RecipeArgument = Annotated[Path, typer.Argument(help="A recipe: one YAML file.", show_default=False)]
 SetOption = Annotated[list[str], typer.Option("--set", metavar="A.B=C", help="Change one key, e.g. train.epochs=2.")]
-DataOption = Annotated[Path | None, typer.Option("--data", metavar="DIR", help="A folder of task folders to look in first.")]
-OutOption = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="The run's folder. Default: runs/NAME-HASH.")]
-CardOption = Annotated[str | None, typer.Option("--as-gpu", metavar="GPU", help="Rehearse for a smaller card, e.g. t4: its "
-                                                "precision, its memory.")]
+DataOption = Annotated[
+    Path | None, typer.Option("--data", metavar="DIR", help="A folder of task folders to look in first.")
+]
+OutOption = Annotated[
+    Path | None, typer.Option("--out", metavar="DIR", help="The run's folder. Default: runs/NAME-HASH.")
+]
+CardOption = Annotated[
+    str | None,
+    typer.Option("--as-gpu", metavar="GPU", help="Rehearse for a smaller card, e.g. t4: its precision, its memory."),
+]
 
 
 @app.callback(invoke_without_command=True)
-def start(context: typer.Context,
-          version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+def start(
+    context: typer.Context, version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False
+) -> None:
     """Fine-tune a small language model on one GPU, with proof that it helped."""
     if version:
         Console().print(f"slimtune {__version__}")
@@ -36,8 +48,13 @@ def start(context: typer.Context,
 
 
 @app.command()
-def run(recipe: RecipeArgument, overrides: SetOption = [], out: OutOption = None, data: DataOption = None,  # noqa: B006
-        as_gpu: CardOption = None) -> None:
+def run(
+    recipe: RecipeArgument,
+    overrides: SetOption = [],  # noqa: B006  typer copies it
+    out: OutOption = None,
+    data: DataOption = None,
+    as_gpu: CardOption = None,
+) -> None:
     """Run a recipe: base score, fine-tune, tuned score, report. Interrupted? The same command goes on."""
     _run(recipe, overrides, out=out, data=data, as_gpu=as_gpu)
 
@@ -46,17 +63,22 @@ def run(recipe: RecipeArgument, overrides: SetOption = [], out: OutOption = None
 def demo(out: OutOption = None) -> None:
     """Run the main job on the embedded model and task: a few minutes on two CPU cores, no account, no download."""
     from slimtune.recipe import recipes_folder
+
     _run(recipes_folder() / "smollm2-banking77-demo.yaml", [], out=out, data=None, as_gpu=None)
 
 
 @app.command()
-def check(recipe: RecipeArgument, overrides: SetOption = [], data: DataOption = None,  # noqa: B006
-          gpu: Annotated[str | None, typer.Option("--gpu", help="Plan for this card instead of this machine's.")] = None,
-          ) -> None:
+def check(
+    recipe: RecipeArgument,
+    overrides: SetOption = [],  # noqa: B006  typer copies it
+    data: DataOption = None,
+    gpu: Annotated[str | None, typer.Option("--gpu", help="Plan for this card instead of this machine's.")] = None,
+) -> None:
     """Show what a recipe would train, what it takes, and everything wrong with it."""
     from slimtune import check as checks
     from slimtune.gpus import detect_gpu, get_gpu
     from slimtune.recipe import read_recipe
+
     prepared = checks.ready(read_recipe(recipe, overrides), data_dir=data)
     tokens = checks.count_tokens(prepared)
     lengths = () if isinstance(tokens, str) else tokens.lengths
@@ -65,18 +87,29 @@ def check(recipe: RecipeArgument, overrides: SetOption = [], data: DataOption = 
 
 
 @app.command()
-def evaluate(target: Annotated[str, typer.Argument(metavar="RUN|MODEL", help="A run's folder, or a model.")],
-             task: Annotated[str | None, typer.Option("--task", help="A task. Default: the run's own.")] = None,
-             rows: Annotated[int | None, typer.Option("--rows", min=1, help="Score this many test rows.")] = None,
-             few_shot: Annotated[int, typer.Option("--few-shot", min=0, help="Worked examples in the prompt.")] = 0,
-             out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Where the scores go.")] = None,
-             data: DataOption = None) -> None:
+def evaluate(
+    target: Annotated[str, typer.Argument(metavar="RUN|MODEL", help="A run's folder, or a model.")],
+    task: Annotated[str | None, typer.Option("--task", help="A task. Default: the run's own.")] = None,
+    rows: Annotated[int | None, typer.Option("--rows", min=1, help="Score this many test rows.")] = None,
+    few_shot: Annotated[int, typer.Option("--few-shot", min=0, help="Worked examples in the prompt.")] = 0,
+    out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Where the scores go.")] = None,
+    data: DataOption = None,
+) -> None:
     """Score a model, or a run's adapter, on a task's test rows."""
     from slimtune.pipeline import evaluate_target
+
     console = Console()
     with screen.Live(console) as listener:
-        folder, evaluation = evaluate_target(target, task_name=task, rows=rows, few_shot=few_shot, out=out, data_dir=data,
-                                             listener=listener, should_stop=_stop_flag())
+        folder, evaluation = evaluate_target(
+            target,
+            task_name=task,
+            rows=rows,
+            few_shot=few_shot,
+            out=out,
+            data_dir=data,
+            listener=listener,
+            should_stop=_stop_flag(),
+        )
     screen.show_evaluation(console, evaluation, folder)
 
 
@@ -90,6 +123,7 @@ def list_(what: Annotated[str, typer.Argument(metavar="models|tasks|gpus|scorers
 def doctor() -> None:
     """Say what this machine has, what would go wrong, and how to mend it."""
     from slimtune.doctor import diagnose
+
     findings = diagnose()
     screen.show_findings(Console(), findings)
     if any(finding.status == "problem" for finding in findings):
@@ -101,12 +135,19 @@ def _run(path: Path, overrides: list[str], *, out: Path | None, data: Path | Non
     from slimtune.gpus import get_gpu
     from slimtune.pipeline import run_recipe
     from slimtune.recipe import read_recipe
+
     console = Console()
     prepared = checks.ready(read_recipe(path, overrides), data_dir=data)
     screen.show_title(console, prepared)
     with screen.Live(console) as listener:
-        outcome = run_recipe(prepared, name=path.stem, out=out, as_gpu=get_gpu(as_gpu) if as_gpu else None,
-                             listener=listener, should_stop=_stop_flag())
+        outcome = run_recipe(
+            prepared,
+            name=path.stem,
+            out=out,
+            as_gpu=get_gpu(as_gpu) if as_gpu else None,
+            listener=listener,
+            should_stop=_stop_flag(),
+        )
     screen.show_outcome(console, outcome)
 
 

@@ -47,8 +47,16 @@ _TROUBLE = {
     "UNSLOTH_USE_NEW_MODEL": "Unsloth sets it itself, per model; set from outside it loses the fast path.",
 }
 # prefixes; none may match a token
-_WATCHED = ("UNSLOTH_", "HF_HUB_OFFLINE", "HF_HUB_DISABLE", "HF_HOME", "TRANSFORMERS_OFFLINE", "PYTORCH_",
-            "CUDA_VISIBLE_DEVICES", "SLIMTUNE_CACHE")
+_WATCHED = (
+    "UNSLOTH_",
+    "HF_HUB_OFFLINE",
+    "HF_HUB_DISABLE",
+    "HF_HOME",
+    "TRANSFORMERS_OFFLINE",
+    "PYTORCH_",
+    "CUDA_VISIBLE_DEVICES",
+    "SLIMTUNE_CACHE",
+)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from slimtune.data import Completion, Example, Message
 from slimtune.files import append_line, digest_json, publish_folder, read_json, write_json
 from slimtune.models.toolcalls import parse_tool_calls, render_tool_calls
 from slimtune.scorers import get_scorer
-from slimtune.stats import Comparison, Interval, paired_difference, score_interval
+from slimtune.stats import Interval, score_interval
 from slimtune.tasks import Task
 
 Generate = Callable[[Sequence[Example], int], Iterator[tuple[int, Completion]]]
@@ -69,7 +69,11 @@ class Evaluation:
     def summary(self) -> dict[str, Any]:
         n = len(self.records)
         return {
-            "name": self.name, "label": self.label, "scorer": self.scorer, "n": n, "score": self.score.as_json(),
+            "name": self.name,
+            "label": self.label,
+            "scorer": self.scorer,
+            "n": n,
+            "score": self.score.as_json(),
             "also": {scorer: self.also(scorer).as_json() for scorer in self.records[0].also},
             "unparseable": sum(record.answer is None for record in self.records) / n,
             "unscored": sum(record.score is None for record in self.records),
@@ -82,13 +86,24 @@ class Evaluation:
 
     def _interval(self, judged: Sequence[tuple[float | None, str]]) -> Interval:
         pairs = [(value, group) for value, group in judged if value is not None]
-        return score_interval([value for value, _ in pairs], [group for _, group in pairs],
-                              rng=np.random.default_rng(_SEED))
+        return score_interval(
+            [value for value, _ in pairs], [group for _, group in pairs], rng=np.random.default_rng(_SEED)
+        )
 
 
-def evaluate(task: Task, examples: Sequence[Example], generate: Generate, *, name: str, label: str, few_shot_k: int = 0,
-             tool_format: str = "json", max_new_tokens: int | None = None, journal: Path | None = None,
-             on_progress: Callable[[int, int], None] = lambda done, total: None) -> Evaluation:
+def evaluate(
+    task: Task,
+    examples: Sequence[Example],
+    generate: Generate,
+    *,
+    name: str,
+    label: str,
+    few_shot_k: int = 0,
+    tool_format: str = "json",
+    max_new_tokens: int | None = None,
+    journal: Path | None = None,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Evaluation:
     """Answer and score every example. With a `journal`, answers already in it are not asked for again; a torn last line
     is dropped. `examples` carry the prompts: see `with_shots` for few-shot ones."""
     hashes = [prompt_digest(example) for example in examples]
@@ -104,17 +119,11 @@ def evaluate(task: Task, examples: Sequence[Example], generate: Generate, *, nam
         on_progress(len(examples) - len(waiting) + done, len(examples))
     missing = [example.id for example, digest in zip(examples, hashes, strict=True) if digest not in answered]
     assert not missing, f"{len(missing)} examples were never answered, {missing[0]} first"
-    records = [_record(task, example, digest, answered[digest], tool_format)
-               for example, digest in zip(examples, hashes, strict=True)]
+    records = [
+        _record(task, example, digest, answered[digest], tool_format)
+        for example, digest in zip(examples, hashes, strict=True)
+    ]
     return Evaluation(name, label, task.scorer, few_shot_k, tuple(records))
-
-
-def compare(before: Evaluation, after: Evaluation) -> Comparison:
-    """`after` minus `before`, paired by example, over those judged on both sides."""
-    earlier = {record.id: record for record in before.records if record.score is not None}
-    pairs = [(earlier[record.id], record) for record in after.records if record.score is not None and record.id in earlier]
-    return paired_difference([old.score for old, _ in pairs], [new.score for _, new in pairs],
-                             [new.group for _, new in pairs], rng=np.random.default_rng(_SEED))
 
 
 def choose_shots(task: Task, k: int, *, seed: int) -> tuple[Example, ...]:
@@ -138,15 +147,19 @@ def with_shots(example: Example, shots: Sequence[Example]) -> Example:
     turns: list[Message] = []
     for shot in shots:
         turns += [message for message in shot.messages if message.role != "system"]
-        turns.append(Message("assistant", shot.target) if isinstance(shot.target, str)
-                     else Message("assistant", "", tuple(shot.target)))
-    return replace(example, messages=(*system, *turns, *example.messages[len(system):]))
+        turns.append(
+            Message("assistant", shot.target)
+            if isinstance(shot.target, str)
+            else Message("assistant", "", tuple(shot.target))
+        )
+    return replace(example, messages=(*system, *turns, *example.messages[len(system) :]))
 
 
 def prompt_digest(example: Example) -> str:
     """SHA-256 over id, messages and tools: what is asked, of whom."""
-    messages = [[message.role, message.content, [call.as_json() for call in message.tool_calls]]
-                for message in example.messages]
+    messages = [
+        [message.role, message.content, [call.as_json() for call in message.tool_calls]] for message in example.messages
+    ]
     return digest_json([example.id, messages, [dict(tool) for tool in example.tools]])
 
 
@@ -168,8 +181,10 @@ def read_evaluation(folder: Path) -> Evaluation:
 
     summary = read_json(folder / "evaluation.json")
     rows = pd.read_parquet(folder / "examples.parquet").to_dict("records")
-    records = [Record(**{**{key: _absent(value) for key, value in row.items()}, "also": json.loads(row["also"])})
-               for row in rows]
+    records = [
+        Record(**{**{key: _absent(value) for key, value in row.items()}, "also": json.loads(row["also"])})
+        for row in rows
+    ]
     return Evaluation(summary["name"], summary["label"], summary["scorer"], summary["few_shot_k"], tuple(records))
 
 
@@ -185,9 +200,23 @@ def _record(task: Task, example: Example, digest: str, completion: Completion, t
     also = {scorer: get_scorer(scorer)(spoken, example).value for scorer in task.also}
     target = example.target if isinstance(example.target, str) else render_tool_calls(example.target, "json")
     asked = next((message.content for message in reversed(example.messages) if message.role == "user"), "")
-    return Record(example.id, example.cluster, digest, asked, target, example.target if task.labels else None,
-                  completion.text, score.answer, score.value, also, score.why, completion.stopped,
-                  completion.prompt_tokens, completion.completion_tokens, completion.seconds)
+    return Record(
+        example.id,
+        example.cluster,
+        digest,
+        asked,
+        target,
+        example.target if task.labels else None,
+        completion.text,
+        score.answer,
+        score.value,
+        also,
+        score.why,
+        completion.stopped,
+        completion.prompt_tokens,
+        completion.completion_tokens,
+        completion.seconds,
+    )
 
 
 def _read_journal(path: Path | None) -> dict[str, Completion]:

@@ -1,8 +1,8 @@
 """The only place that knows about fsync and rename: a file or folder is whole, or it is not there.
 
-    write_text / write_bytes / write_json   temp file, fsync, rename, fsync of the folder
-    publish_folder                          fill a temp folder, write a digest manifest last, rename
-    verify_folder                           every file of the manifest is there with its digest, or says which is not
+write_text / write_bytes / write_json   temp file, fsync, rename, fsync of the folder
+publish_folder                          fill a temp folder, write a digest manifest last, rename
+verify_folder                           every file of the manifest is there with its digest, or says which is not
 """
 
 import errno
@@ -146,4 +146,6 @@ def _cannot_write(path: Path, error: OSError) -> Exception:
     free = ""
     if error.errno in (errno.ENOSPC, errno.EDQUOT) and path.parent.exists():
         free = f" {shutil.disk_usage(path.parent).free / 2**30:.2f} GiB are free there."
-    return CannotWrite(f"Cannot write {path}: {os.strerror(error.errno)}.{free} Free some space or choose another --out.")
+    return CannotWrite(
+        f"Cannot write {path}: {os.strerror(error.errno)}.{free} Free some space or choose another --out."
+    )

@@ -13,20 +13,33 @@ NUMBERS = {"parameters", "context", "GiB", "GB/s", "TFLOP/s", "USD/h", "train", 
 
 
 def models() -> Rows:
-    rows = [(spec.key, spec.label, f"{spec.params_total / 1e9:.2f}B", spec.native_context, spec.licence, spec.note)
-            for spec in MODELS.values()]
+    rows = [
+        (spec.key, spec.label, f"{spec.params_total / 1e9:.2f}B", spec.native_context, spec.licence, spec.note)
+        for spec in MODELS.values()
+    ]
     return "Models", ("name", "model", "parameters", "context", "licence", "note"), rows
 
 
 def tasks() -> Rows:
-    rows = [(task.name, task.kind, task.train_rows, task.test_rows, task.licence, task.description.split(". ")[0][:90])
-            for task in list_tasks()]
+    rows = [
+        (task.name, task.kind, task.train_rows, task.test_rows, task.licence, task.description.split(". ")[0][:90])
+        for task in list_tasks()
+    ]
     return "Tasks", ("name", "kind", "train", "test", "licence", "what it asks"), rows
 
 
 def gpus() -> Rows:
-    rows = [(gpu.name, f"{gpu.total_gib:.1f}", "bf16" if gpu.bf16 else "fp16", gpu.bandwidth_gb_s, gpu.half_tflops,
-             "" if gpu.hourly_usd is None else f"{gpu.hourly_usd:.2f}") for gpu in GPUS.values()]
+    rows = [
+        (
+            gpu.name,
+            f"{gpu.total_gib:.1f}",
+            "bf16" if gpu.bf16 else "fp16",
+            gpu.bandwidth_gb_s,
+            gpu.half_tflops,
+            "" if gpu.hourly_usd is None else f"{gpu.hourly_usd:.2f}",
+        )
+        for gpu in GPUS.values()
+    ]
     return f"GPUs (prices as of {PRICES_AS_OF})", ("name", "GiB", "precision", "GB/s", "TFLOP/s", "USD/h"), rows
 
 

@@ -7,13 +7,18 @@ import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from slimtune.check import Ready
-from slimtune.evaluate import Evaluation
-from slimtune.gpus import GpuSpec
+from slimtune.check import Ready, checked_task
+from slimtune.evaluate import Evaluation, choose_shots, with_shots, write_evaluation
+from slimtune.files import read_json
+from slimtune.gpus import GpuSpec, detect_gpu
+from slimtune.models import ModelSpec, get_model
+from slimtune.plan import choose_precision
+from slimtune.recipe import Recipe
 from slimtune.report import Report, read_report, write_report
 from slimtune.runs import fingerprint, open_run
-from slimtune.steps import Listener, Steps
+from slimtune.steps import Listener, Steps, answer
 
 
 @dataclass(frozen=True)
@@ -25,15 +30,26 @@ class Outcome:
     already_done: bool
 
 
-def run_recipe(prepared: Ready, *, name: str, out: Path | None = None, as_gpu: GpuSpec | None = None,
-               listener: Listener, should_stop: Callable[[], bool] = lambda: False) -> Outcome:
+def run_recipe(
+    prepared: Ready,
+    *,
+    name: str,
+    out: Path | None = None,
+    as_gpu: GpuSpec | None = None,
+    listener: Listener,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Outcome:
     """Run a checked recipe to its report, or go on where an earlier call stopped.
 
     `out` is the run's folder; without it, runs/<name>-<fingerprint>. `as_gpu` plans for that card and holds this one to
     its memory. Raises the errors of slimtune.errors, whose exit codes say whether the same command can help.
     """
-    identity = {"recipe": prepared.recipe.digest, "data": prepared.task.digest, "model": prepared.spec.key,
-                "card": as_gpu.name if as_gpu else "this machine's"}
+    identity = {
+        "recipe": prepared.recipe.digest,
+        "data": prepared.task.digest,
+        "model": prepared.spec.key,
+        "card": as_gpu.name if as_gpu else "this machine's",
+    }
     folder = out or Path("runs") / f"{name}-{fingerprint(identity)[:8]}"
     with open_run(folder, identity) as run, _library_output(folder):
         if run.has("report.html"):
@@ -52,11 +68,89 @@ def run_recipe(prepared: Ready, *, name: str, out: Path | None = None, as_gpu: G
 @contextlib.contextmanager
 def _library_output(folder: Path) -> Iterator[None]:
     """What the training libraries print goes to engine.log in the run's folder; the screen is ours."""
-    with (folder / "engine.log").open("a", encoding="utf-8") as log, contextlib.redirect_stdout(log), \
-            contextlib.redirect_stderr(log):
+    with (
+        (folder / "engine.log").open("a", encoding="utf-8") as log,
+        contextlib.redirect_stdout(log),
+        contextlib.redirect_stderr(log),
+    ):
         yield
 
 
 def _assert_same_rows(*evaluations: Evaluation | None) -> None:
     ids = {tuple(record.id for record in evaluation.records) for evaluation in evaluations if evaluation is not None}
     assert len(ids) == 1, "base and tuned were scored on different rows"
+
+
+def evaluate_target(
+    target: str,
+    *,
+    task_name: str | None,
+    rows: int | None,
+    few_shot: int,
+    out: Path | None,
+    data_dir: Path | None,
+    listener: Listener,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> tuple[Path, Evaluation]:
+    """Score a finished run's adapter, or a model, on the test rows of a task (by default the run's own).
+
+    Interrupted? The same call goes on with the answers it has. Raises UserError where the target is neither.
+    """
+    run = Path(target) if (Path(target) / "recipe.json").is_file() else None
+    recipe = Recipe.model_validate(read_json(run / "recipe.json")) if run else None
+    spec = get_model(recipe.model if recipe else target)
+    task = checked_task(recipe, task_name=task_name, rows=rows, data_dir=data_dir)
+    name = f"{task.name}-{task.digest[:8]}-{few_shot}-shot"
+    folder = out or (run / "evaluations" / name if run else Path("runs") / f"{spec.key}-on-{name}")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with _library_output(folder.parent):
+        listener.say(f"Loading {spec.label}.")
+        loaded = _loaded_target(spec, recipe, run)
+        shots = choose_shots(task, few_shot, seed=recipe.seed if recipe else 0)
+        label = f"{spec.label}{', tuned' if run else ''}, {len(shots) or 'zero'}-shot"
+        evaluation = answer(
+            loaded,
+            task,
+            [with_shots(example, shots) for example in task.test],
+            name=name,
+            label=label,
+            few_shot_k=len(shots),
+            max_new_tokens=recipe.evaluate.max_new_tokens if recipe else None,
+            journal=folder.with_name(f"{folder.name}.journal"),
+            listener=listener,
+            should_stop=should_stop,
+        )
+        write_evaluation(folder, evaluation)
+        folder.with_name(f"{folder.name}.journal").unlink(missing_ok=True)
+    return folder, evaluation
+
+
+def _loaded_target(spec: ModelSpec, recipe: Recipe | None, run: Path | None) -> Any:
+    """The model of a finished run with its adapter, as it was trained; or a base model in 16-bit."""
+    from slimtune.engine import load, lora, source
+
+    quantisation = read_json(run / "plan.json")["quantisation"] if run else "16bit"
+    where = source.resolve_source(
+        spec, quantisation=quantisation, revision=read_json(run / "source.json")["revision"] if run else None
+    )
+    loaded = load.load_model(
+        spec,
+        where,
+        precision=choose_precision(spec, detect_gpu()),
+        quantisation=quantisation,
+        context=recipe.context if recipe else min(spec.native_context, 4096),
+        thinking=recipe.thinking if recipe else "off",
+    )
+    if run:
+        loaded.model = lora.attach_lora(
+            loaded.model,
+            spec,
+            r=recipe.lora.r,
+            alpha=recipe.lora.alpha,
+            dropout=0.0,
+            seed=recipe.seed,
+            checkpointing=False,
+            context=recipe.context,
+        )
+        lora.load_adapter(loaded.model, run / "adapter")
+    return loaded

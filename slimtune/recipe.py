@@ -118,7 +118,9 @@ class Recipe(Section):
         if self.task is not None and self.data.train is not None:
             raise ValueError("names rows twice: give `task:` or `data.train:`, not both")
         if self.train.micro_batch and self.train.batch % self.train.micro_batch:
-            raise ValueError(f"train.batch {self.train.batch} is not a multiple of micro_batch {self.train.micro_batch}")
+            raise ValueError(
+                f"train.batch {self.train.batch} is not a multiple of micro_batch {self.train.micro_batch}"
+            )
         return self
 
     def as_json(self) -> dict[str, Any]:
@@ -143,7 +145,7 @@ class RecipeSource:
     problems: tuple[Problem, ...]
 
     def where(self, *keys: str) -> str:
-        """"recipe.yaml:12 train.lr" for a key."""
+        """ "recipe.yaml:12 train.lr" for a key."""
         return _where(self.path, self.document, keys)
 
 

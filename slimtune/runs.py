@@ -72,11 +72,15 @@ def _own(folder: Path, owner: Any) -> None:
     except BlockingIOError as error:
         owner.seek(0)
         holder = json.loads(owner.read() or "{}")
-        raise UserError(f"{folder} is owned by process {holder.get('pid', '?')} on {holder.get('host', '?')} since "
-                        f"{holder.get('since', '?')}. Wait for it, stop it, or choose another --out.") from error
+        raise UserError(
+            f"{folder} is owned by process {holder.get('pid', '?')} on {holder.get('host', '?')} since "
+            f"{holder.get('since', '?')}. Wait for it, stop it, or choose another --out."
+        ) from error
     owner.truncate(0)
-    json.dump({"pid": os.getpid(), "host": socket.gethostname(),
-               "since": datetime.now(UTC).isoformat(timespec="seconds")}, owner)
+    json.dump(
+        {"pid": os.getpid(), "host": socket.gethostname(), "since": datetime.now(UTC).isoformat(timespec="seconds")},
+        owner,
+    )
     owner.flush()
 
 
@@ -88,8 +92,10 @@ def _same_run(folder: Path, identity: Mapping[str, Any]) -> None:
     before = read_json(path)
     changed = sorted(part for part in {*before, *identity} if before.get(part) != identity.get(part))
     if changed:
-        raise UserError(f"{folder} holds a run of another {' and '.join(changed)}. It is not continued with this one: "
-                        "choose another --out, or leave --out away.")
+        raise UserError(
+            f"{folder} holds a run of another {' and '.join(changed)}. It is not continued with this one: "
+            "choose another --out, or leave --out away."
+        )
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:

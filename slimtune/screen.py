@@ -26,9 +26,16 @@ class Live:
         # the engine's libraries print; their output goes to the run's log, so the console keeps a stream of its own
         self.console = Console(file=sys.__stdout__) if console.file is sys.stdout else console
         self._progress = Progress(
-            TextColumn("{task.description:<26}"), BarColumn(bar_width=28), MofNCompleteColumn(), TimeElapsedColumn(),
-            TextColumn("[dim]left[/dim]"), TimeRemainingColumn(), TextColumn("[dim]{task.fields[detail]}[/dim]"),
-            console=self.console, disable=not self.console.is_terminal)
+            TextColumn("{task.description:<26}"),
+            BarColumn(bar_width=28),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("[dim]left[/dim]"),
+            TimeRemainingColumn(),
+            TextColumn("[dim]{task.fields[detail]}[/dim]"),
+            console=self.console,
+            disable=not self.console.is_terminal,
+        )
         self._tasks: dict[str, Any] = {}
         self._quarters: dict[str, int] = {}
         self._began = time.monotonic()
@@ -73,8 +80,11 @@ def show_start(console: Console) -> None:
 
 def show_title(console: Console, prepared: Any) -> None:
     note = f"\n[yellow]{escape(prepared.spec.note)}[/yellow]" if prepared.spec.note else ""
-    console.print(Panel.fit(f"[bold]{escape(prepared.task.title)}[/bold]\n{escape(prepared.spec.label)}{note}",
-                            border_style="cyan"))
+    console.print(
+        Panel.fit(
+            f"[bold]{escape(prepared.task.title)}[/bold]\n{escape(prepared.spec.label)}{note}", border_style="cyan"
+        )
+    )
 
 
 def show_check(console: Console, prepared: Any, tokens: Any, plan: Any) -> None:
@@ -91,8 +101,10 @@ def show_check(console: Console, prepared: Any, tokens: Any, plan: Any) -> None:
         _show_tokens(console, tokens, prepared.recipe.context)
     _show_plan(console, plan)
     if not isinstance(tokens, str) and tokens.too_long and prepared.recipe.data.long_rows == "error":
-        raise UserError(f"{tokens.too_long} training rows are longer than the context of {prepared.recipe.context}. Raise "
-                        "`context`, or set `data.long_rows: drop`.")
+        raise UserError(
+            f"{tokens.too_long} training rows are longer than the context of {prepared.recipe.context}. Raise "
+            "`context`, or set `data.long_rows: drop`."
+        )
     console.print("[green]Ready to run.[/green]")
 
 
@@ -116,19 +128,25 @@ def show_outcome(console: Console, outcome: Any) -> None:
 def _show_what_ran(console: Console, folder: Path) -> None:
     ran, training = read_json(folder / "environment.json"), read_json(folder / "training.json")
     versions, memory = ran["versions"], training["peak_gpu_gib"]
-    console.print(Text(
-        f"What ran: {ran['gpu'] or 'CPU'}, {ran['precision']}, {ran['quantisation']} weights, {ran['collation']} batches, "
-        f"{ran['attention']}; LoRA on {sum(ran['adapter_modules'].values())} layers, "
-        f"{ran['trainable_parameters'] / 1e6:.1f}M parameters; {training['steps']} steps, "
-        f"{training['tokens']:,} tokens, {training['seconds']:.0f} s; loss {training['first_loss']:.2f} to "
-        f"{training['last_loss']:.2f}; {'' if memory is None else f'peak {memory:.2f} GiB; '}"
-        f"unsloth {versions['unsloth']}, torch {versions['torch']}.", style="dim"))
+    console.print(
+        Text(
+            f"What ran: {ran['gpu'] or 'CPU'}, {ran['precision']}, {ran['quantisation']} weights, {ran['collation']} batches, "
+            f"{ran['attention']}; LoRA on {sum(ran['adapter_modules'].values())} layers, "
+            f"{ran['trainable_parameters'] / 1e6:.1f}M parameters; {training['steps']} steps, "
+            f"{training['tokens']:,} tokens, {training['seconds']:.0f} s; loss {training['first_loss']:.2f} to "
+            f"{training['last_loss']:.2f}; {'' if memory is None else f'peak {memory:.2f} GiB; '}"
+            f"unsloth {versions['unsloth']}, torch {versions['torch']}.",
+            style="dim",
+        )
+    )
 
 
 def show_evaluation(console: Console, evaluation: Any, folder: Path) -> None:
     summary = evaluation.summary()
-    console.print(f"[bold]{escape(evaluation.label)}[/bold]: {evaluation.scorer} {evaluation.score}, n = {summary['n']}, "
-                  f"{summary['unparseable']:.0%} unparseable, {summary['truncated']:.0%} cut off")
+    console.print(
+        f"[bold]{escape(evaluation.label)}[/bold]: {evaluation.scorer} {evaluation.score}, n = {summary['n']}, "
+        f"{summary['unparseable']:.0%} unparseable, {summary['truncated']:.0%} cut off"
+    )
     for scorer in summary["also"]:
         console.print(f"  {scorer} {evaluation.also(scorer)}")
     console.print(f"Every answer: {_link(folder / 'examples.parquet')}", soft_wrap=True)
@@ -137,6 +155,7 @@ def show_evaluation(console: Console, evaluation: Any, folder: Path) -> None:
 def show_list(console: Console, what: str) -> None:
     """A table of everything of one kind. Raises UserError for a kind that does not exist."""
     from slimtune import listing
+
     if what not in listing.KINDS:
         raise UserError(f"There is no list of {what!r}. {did_you_mean(what, listing.KINDS)}")
     title, columns, rows = listing.KINDS[what]()
@@ -164,8 +183,10 @@ def show_error(console: Console, error: SlimtuneError) -> None:
 
 
 def show_bug(console: Console) -> None:
-    console.print("[red]This is a bug in slimtune, not in your recipe.[/red] Please report the lines above with what "
-                  "`slimtune doctor` prints.")
+    console.print(
+        "[red]This is a bug in slimtune, not in your recipe.[/red] Please report the lines above with what "
+        "`slimtune doctor` prints."
+    )
 
 
 def _show_labels(console: Console, quality: Any) -> None:
@@ -181,8 +202,10 @@ def _show_tokens(console: Console, tokens: Any, context: int) -> None:
     for text, supervised in tokens.sample:
         row.append(text, style="bold green" if supervised else "dim")
     console.print(Padding(row, (0, 2)))
-    console.print(f"\n[bold]Row length in tokens[/bold] [dim](context {context}; {tokens.supervised:.1%} of all tokens "
-                  "are supervised)[/dim]")
+    console.print(
+        f"\n[bold]Row length in tokens[/bold] [dim](context {context}; {tokens.supervised:.1%} of all tokens "
+        "are supervised)[/dim]"
+    )
     for low, high, count in _histogram(tokens.lengths):
         bar = "█" * max(1, round(40 * count / len(tokens.lengths))) if count else ""
         style = "red" if low > context else ""
@@ -194,18 +217,24 @@ def _show_tokens(console: Console, tokens: Any, context: int) -> None:
 def _histogram(lengths: Sequence[int], bins: int = 8) -> list[tuple[int, int, int]]:
     low, high = min(lengths), max(lengths)
     width = max(1, -(-(high - low + 1) // bins))
-    return [(start, start + width - 1, sum(start <= length < start + width for length in lengths))
-            for start in range(low, high + 1, width)]
+    return [
+        (start, start + width - 1, sum(start <= length < start + width for length in lengths))
+        for start in range(low, high + 1, width)
+    ]
 
 
 def _show_plan(console: Console, plan: Any) -> None:
     console.print("\n[bold]Plan[/bold]")
     card = plan.gpu or "no GPU: the CPU"
-    console.print(f"  {card}, {plan.precision}, {plan.quantisation} weights, {plan.collation} batches, "
-                  f"{plan.steps} steps of {plan.micro_batch} x {plan.accumulation} rows")
+    console.print(
+        f"  {card}, {plan.precision}, {plan.quantisation} weights, {plan.collation} batches, "
+        f"{plan.steps} steps of {plan.micro_batch} x {plan.accumulation} rows"
+    )
     if plan.peak_gib:
-        console.print(f"  memory {plan.peak_gib['expected']:.1f} GiB expected ({plan.peak_gib['low']:.1f} to "
-                      f"{plan.peak_gib['high']:.1f})")
+        console.print(
+            f"  memory {plan.peak_gib['expected']:.1f} GiB expected ({plan.peak_gib['low']:.1f} to "
+            f"{plan.peak_gib['high']:.1f})"
+        )
     for note in plan.notes:
         console.print(Text(f"  {note}", style="dim"))
 
@@ -216,8 +245,14 @@ def _scores(report: Any) -> Table:
     for name in ("score", "95% interval", "n", "unparseable", "cut off"):
         table.add_column(name, justify="right")
     for row in report.scores:
-        table.add_row(escape(row.label), f"{row.score.value:.3f}", f"{row.score.low:.3f} to {row.score.high:.3f}",
-                      str(row.n), f"{row.unparseable or 0:.0%}", f"{row.truncated or 0:.0%}")
+        table.add_row(
+            escape(row.label),
+            f"{row.score.value:.3f}",
+            f"{row.score.low:.3f} to {row.score.high:.3f}",
+            str(row.n),
+            f"{row.unparseable or 0:.0%}",
+            f"{row.truncated or 0:.0%}",
+        )
     return table
 
 
@@ -229,9 +264,14 @@ def _differences(report: Any) -> Table:
     for row in report.differences:
         comparison = row.comparison
         difference = comparison.difference
-        table.add_row(escape(row.label), f"{difference.value:+.3f}", f"{difference.low:+.3f} to {difference.high:+.3f}",
-                      f"{comparison.wins} / {comparison.losses} / {comparison.ties}", f"{comparison.p:.2g}",
-                      comparison.test)
+        table.add_row(
+            escape(row.label),
+            f"{difference.value:+.3f}",
+            f"{difference.low:+.3f} to {difference.high:+.3f}",
+            f"{comparison.wins} / {comparison.losses} / {comparison.ties}",
+            f"{comparison.p:.2g}",
+            comparison.test,
+        )
     return table
 
 

@@ -27,6 +27,7 @@ from slimtune.evaluate import (
 from slimtune.files import cache_folder, damage, digest_file, digest_json, publish_folder, read_json, write_json
 from slimtune.gpus import GpuSpec, detect_gpu
 from slimtune.runs import Run, read_metrics, training_seconds
+from slimtune.tasks import Task
 
 SCORES_SCHEMA = 1  # raise it when a change to slimtune changes what a score means
 
@@ -42,8 +43,9 @@ class Listener(Protocol):
 class Steps:
     """base, few_shot, train and tuned, in this order. A step that is complete costs a read."""
 
-    def __init__(self, prepared: Ready, run: Run, *, as_gpu: GpuSpec | None, listener: Listener,
-                 should_stop: Callable[[], bool]):
+    def __init__(
+        self, prepared: Ready, run: Run, *, as_gpu: GpuSpec | None, listener: Listener, should_stop: Callable[[], bool]
+    ):
         self.prepared, self.recipe, self.task, self.run = prepared, prepared.recipe, prepared.task, run
         self.listener, self.should_stop = listener, should_stop
         self.as_gpu, self.gpu = as_gpu, as_gpu or detect_gpu()
@@ -69,15 +71,33 @@ class Steps:
         if self.run.has("training.json"):
             return
         from slimtune.engine import sft
+
         self._attach()
         train = self.recipe.train
         settings = sft.Settings(
-            epochs=train.epochs, lr=train.lr, schedule=train.schedule, warmup=train.warmup, batch=train.batch,
-            micro_batch=self.plan.micro_batch, collation=self.plan.collation, weight_decay=train.weight_decay,
-            max_grad_norm=train.max_grad_norm, seed=self.recipe.seed, checkpoint_minutes=train.checkpoint_minutes,
-            checkpoint_steps=train.checkpoint_steps, keep_checkpoints=train.keep_checkpoints)
-        result = sft.train(self.loaded, self.rows, settings, self.run.folder / "checkpoints", on_step=self._on_step,
-                           should_stop=self.should_stop, say=self.listener.say)
+            epochs=train.epochs,
+            lr=train.lr,
+            schedule=train.schedule,
+            warmup=train.warmup,
+            batch=train.batch,
+            micro_batch=self.plan.micro_batch,
+            collation=self.plan.collation,
+            weight_decay=train.weight_decay,
+            max_grad_norm=train.max_grad_norm,
+            seed=self.recipe.seed,
+            checkpoint_minutes=train.checkpoint_minutes,
+            checkpoint_steps=train.checkpoint_steps,
+            keep_checkpoints=train.keep_checkpoints,
+        )
+        result = sft.train(
+            self.loaded,
+            self.rows,
+            settings,
+            self.run.folder / "checkpoints",
+            on_step=self._on_step,
+            should_stop=self.should_stop,
+            say=self.listener.say,
+        )
         publish_folder(self.run.folder / "adapter", self._save_adapter)
         self.run.step("training.json", lambda: self._training(result))
 
@@ -97,38 +117,50 @@ class Steps:
             self.listener.say(f"Score of {label}: taken from the cache, where an earlier run left it.")
             evaluation = read_evaluation(cached)
         else:
-            evaluation = self._answered(loaded, name, label, examples, few_shot_k, cached)
+            evaluation = answer(
+                loaded,
+                self.task,
+                examples,
+                name=name,
+                label=label,
+                few_shot_k=few_shot_k,
+                max_new_tokens=self.recipe.evaluate.max_new_tokens,
+                journal=self.run.folder / f"{name}.journal",
+                listener=self.listener,
+                should_stop=self.should_stop,
+            )
+            if cached is not None:
+                write_evaluation(cached, evaluation)
         write_evaluation(folder, evaluation)
         self.run.folder.joinpath(f"{name}.journal").unlink(missing_ok=True)
-        return evaluation
-
-    def _answered(self, loaded: Any, name: str, label: str, examples: Sequence[Example], few_shot_k: int,
-                  cached: Path | None) -> Evaluation:
-        from slimtune.engine.generate import generate
-
-        def on_progress(done: int, total: int) -> None:
-            self.listener.progress(f"Score {label}", done, total)
-            if self.should_stop():
-                raise Interrupted(f"Stopped while scoring {label}; the answers so far are kept. Run the same command.")
-
-        evaluation = evaluate(
-            self.task, examples, lambda asked, limit: generate(loaded, asked, limit), name=name, label=label,
-            few_shot_k=few_shot_k, tool_format=self.prepared.spec.tool_call_format,
-            max_new_tokens=self.recipe.evaluate.max_new_tokens, journal=self.run.folder / f"{name}.journal",
-            on_progress=on_progress)
-        if cached is not None:
-            write_evaluation(cached, evaluation)
         return evaluation
 
     def _cached_score(self, examples: Sequence[Example]) -> Path:
         """Where the base's score on these prompts is kept: a name made of everything that can change it."""
         facts = read_json(self.run.folder / "environment.json")
-        parts = {"schema": SCORES_SCHEMA, "model": facts["model"]["digest"], "thinking": self.recipe.thinking,
-                 "limit": self.recipe.evaluate.max_new_tokens or self.task.max_new_tokens, "scorer": self.task.scorer,
-                 "also": self.task.also, "targets": self.task.digest,
-                 "prompts": [prompt_digest(example) for example in examples],
-                 **{key: facts[key] for key in ("versions", "gpu", "device", "precision", "quantisation", "attention",
-                                                "template_sha256", "cpu_threads")}}
+        parts = {
+            "schema": SCORES_SCHEMA,
+            "model": facts["model"]["digest"],
+            "thinking": self.recipe.thinking,
+            "limit": self.recipe.evaluate.max_new_tokens or self.task.max_new_tokens,
+            "scorer": self.task.scorer,
+            "also": self.task.also,
+            "targets": self.task.digest,
+            "prompts": [prompt_digest(example) for example in examples],
+            **{
+                key: facts[key]
+                for key in (
+                    "versions",
+                    "gpu",
+                    "device",
+                    "precision",
+                    "quantisation",
+                    "attention",
+                    "template_sha256",
+                    "cpu_threads",
+                )
+            },
+        }
         return cache_folder() / "scores" / digest_json(parts)
 
     def _loaded(self) -> Any:
@@ -137,38 +169,56 @@ class Steps:
             return self.loaded
         self.listener.say(f"Loading {self.prepared.spec.label}.")
         from slimtune.engine import load, source
+
         if self.as_gpu is not None:
             load.cap_memory(self.as_gpu)
         plan, spec = self.plan, self.prepared.spec
         pinned = read_json(self.run.folder / "source.json")["revision"] if self.run.has("source.json") else None
         where = source.resolve_source(spec, quantisation=plan.quantisation, revision=pinned or self.recipe.revision)
         self._same_model(where)
-        self.loaded = load.load_model(spec, where, precision=plan.precision, quantisation=plan.quantisation,
-                                      context=self.recipe.context, thinking=self.recipe.thinking)
+        self.loaded = load.load_model(
+            spec,
+            where,
+            precision=plan.precision,
+            quantisation=plan.quantisation,
+            context=self.recipe.context,
+            thinking=self.recipe.thinking,
+        )
         self.rows = self._encoded()
         self.plan = plan_of(self.prepared, gpu=self.gpu, lengths=[len(row) for row in self.rows])
         write_json(self.run.folder / "plan.json", self.plan.as_json())
         facts = load.describe(self.loaded)
         self.run.step("data.json", self._data)
-        self.run.step("environment.json", lambda: {
-            **facts, "versions": {"slimtune": __version__, **facts["versions"]}, "collation": self.plan.collation,
-            "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]), "started": _now()})
+        self.run.step(
+            "environment.json",
+            lambda: {
+                **facts,
+                "versions": {"slimtune": __version__, **facts["versions"]},
+                "collation": self.plan.collation,
+                "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+                "started": _now(),
+            },
+        )
         return self.loaded
 
     def _same_model(self, where: Any) -> None:
-        before = self.run.step("source.json", lambda: {"repository": where.repository, "revision": where.revision,
-                                                       "digest": where.digest})
+        before = self.run.step(
+            "source.json", lambda: {"repository": where.repository, "revision": where.revision, "digest": where.digest}
+        )
         if before["digest"] != where.digest:
             raise UserError(f"The files of {where.repository} have changed since this run began. Choose another --out.")
 
     def _encoded(self) -> list[Any]:
         """The training rows as tokens; a row longer than the context is an error, or dropped and counted."""
         from slimtune.engine.render import long_rows
+
         rows = [self.loaded.renderer.encode(example) for example in self.task.train]
         problems = long_rows(rows, self.recipe.context)
         if problems and self.recipe.data.long_rows == "error":
-            raise Problems(f"{len(problems)} of {len(rows)} training rows (raise `context`, or set `data.long_rows: drop`)",
-                           problems[:20])
+            raise Problems(
+                f"{len(problems)} of {len(rows)} training rows (raise `context`, or set `data.long_rows: drop`)",
+                problems[:20],
+            )
         kept = [row for row in rows if len(row) <= self.recipe.context]
         if not kept:
             raise UserError("No training row fits the context.")
@@ -188,12 +238,19 @@ class Steps:
     def _attach(self) -> None:
         """Give the loaded model its adapter: fresh, or the trained one where training is complete."""
         from slimtune.engine import lora
+
         loaded = self._loaded()
         if not lora.adapter_modules(loaded.model):
-            loaded.model = lora.attach_lora(loaded.model, loaded.spec, r=self.recipe.lora.r,
-                                            alpha=self.recipe.lora.alpha, dropout=self.recipe.lora.dropout,
-                                            seed=self.recipe.seed, checkpointing=self.plan.checkpointing,
-                                            context=self.recipe.context)
+            loaded.model = lora.attach_lora(
+                loaded.model,
+                loaded.spec,
+                r=self.recipe.lora.r,
+                alpha=self.recipe.lora.alpha,
+                dropout=self.recipe.lora.dropout,
+                seed=self.recipe.seed,
+                checkpointing=self.plan.checkpointing,
+                context=self.recipe.context,
+            )
             if self.run.has("training.json"):
                 lora.load_adapter(loaded.model, self.run.folder / "adapter")
 
@@ -207,28 +264,87 @@ class Steps:
 
     def _training(self, result: Any) -> dict[str, Any]:
         from slimtune.engine import lora
+
         steps = read_metrics(self.run.folder)
         facts = read_json(self.run.folder / "environment.json")
-        write_json(self.run.folder / "environment.json", {
-            **facts, "adapter_modules": lora.adapter_modules(self.loaded.model),
-            "trainable_parameters": lora.trainable_parameters(self.loaded.model), "finished": _now()})
+        write_json(
+            self.run.folder / "environment.json",
+            {
+                **facts,
+                "adapter_modules": lora.adapter_modules(self.loaded.model),
+                "trainable_parameters": lora.trainable_parameters(self.loaded.model),
+                "finished": _now(),
+            },
+        )
         return {
-            "steps": result.steps, "train_rows": len(self.rows), "seconds": training_seconds(self.run.folder),
+            "steps": result.steps,
+            "train_rows": len(self.rows),
+            "seconds": training_seconds(self.run.folder),
             "tokens": sum(step["tokens"] for step in steps),
             "supervised_tokens": sum(step["supervised_tokens"] for step in steps),
-            "peak_gpu_gib": result.peak_gpu_gib, "planned_gib": self.plan.peak_gib and self.plan.peak_gib["expected"],
-            "resumed": result.resumed_at or 0, "oom_splits": result.oom_splits, "micro_batch": result.micro_batch,
-            "first_loss": steps[0]["loss"], "last_loss": steps[-1]["loss"], "notes": result.notes,
-            "adapter_sha256": digest_file(self.run.folder / "adapter" / "adapter_model.safetensors")}
+            "peak_gpu_gib": result.peak_gpu_gib,
+            "planned_gib": self.plan.peak_gib and self.plan.peak_gib["expected"],
+            "resumed": result.resumed_at or 0,
+            "oom_splits": result.oom_splits,
+            "micro_batch": result.micro_batch,
+            "first_loss": steps[0]["loss"],
+            "last_loss": steps[-1]["loss"],
+            "notes": result.notes,
+            "adapter_sha256": digest_file(self.run.folder / "adapter" / "adapter_model.safetensors"),
+        }
 
     def _data(self) -> dict[str, Any]:
         task, quality = self.task, self.prepared.quality
         dropped = len(task.train) - len(self.rows)
         notes = [*task.notes, *(str(warning) for warning in quality.warnings)]
         notes += [f"{dropped} training rows are longer than the context and were dropped."] if dropped else []
-        return {"task": task.name, "title": task.title, "kind": task.kind, "licence": task.licence,
-                "attribution": task.attribution, "train_rows": len(self.rows), "test_rows": len(task.test),
-                "digest": task.digest, "notes": notes, "scorer": task.scorer}
+        return {
+            "task": task.name,
+            "title": task.title,
+            "kind": task.kind,
+            "licence": task.licence,
+            "attribution": task.attribution,
+            "train_rows": len(self.rows),
+            "test_rows": len(task.test),
+            "digest": task.digest,
+            "notes": notes,
+            "scorer": task.scorer,
+        }
+
+
+def answer(
+    loaded: Any,
+    task: Task,
+    examples: Sequence[Example],
+    *,
+    name: str,
+    label: str,
+    few_shot_k: int,
+    max_new_tokens: int | None,
+    journal: Path,
+    listener: Listener,
+    should_stop: Callable[[], bool],
+) -> Evaluation:
+    """Let a loaded model answer, with progress; answers in the journal are not asked for again. Raises Interrupted."""
+    from slimtune.engine.generate import generate
+
+    def on_progress(done: int, total: int) -> None:
+        listener.progress(f"Score {label}", done, total)
+        if should_stop():
+            raise Interrupted(f"Stopped while scoring {label}; the answers so far are kept. Run the same command.")
+
+    return evaluate(
+        task,
+        examples,
+        lambda asked, limit: generate(loaded, asked, limit),
+        name=name,
+        label=label,
+        few_shot_k=few_shot_k,
+        tool_format=loaded.spec.tool_call_format,
+        max_new_tokens=max_new_tokens,
+        journal=journal,
+        on_progress=on_progress,
+    )
 
 
 def _now() -> str:

@@ -18,11 +18,14 @@ def write_rows(path: Path, rows: list[dict]) -> None:
 def make_task(folder: Path, *, train: int = 24, test: int = 9) -> Path:
     """A classification task folder that a model can learn: the word is the label."""
     folder.mkdir(parents=True)
-    (folder / "job.json").write_text(json.dumps(
-        {"kind": "classification", "description": "Name the action.", "labels": list(LABELS)}))
+    (folder / "job.json").write_text(
+        json.dumps({"kind": "classification", "description": "Name the action.", "labels": list(LABELS)})
+    )
     for name, rows, start in (("train", train, 0), ("test", test, 1000)):
-        write_rows(folder / f"{name}.jsonl", [
-            {"text": f"please {LABELS[n % 3]} number {start + n} now", "label": LABELS[n % 3]} for n in range(rows)])
+        write_rows(
+            folder / f"{name}.jsonl",
+            [{"text": f"please {LABELS[n % 3]} number {start + n} now", "label": LABELS[n % 3]} for n in range(rows)],
+        )
     return folder
 
 
@@ -30,6 +33,7 @@ def make_task(folder: Path, *, train: int = 24, test: int = 9) -> Path:
 def embedded() -> Path:
     """The embedded model as a folder; converted once and cached."""
     from slimtune.engine.embedded import embedded_folder
+
     return embedded_folder()
 
 
@@ -42,9 +46,19 @@ def tiny_model(embedded: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     folder = tmp_path_factory.mktemp("models") / "tiny-llama"
     tokenizer = AutoTokenizer.from_pretrained(embedded)
     torch.manual_seed(0)
-    config = LlamaConfig(vocab_size=len(tokenizer), hidden_size=64, intermediate_size=128, num_hidden_layers=2,
-                         num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=512,
-                         tie_word_embeddings=True, eos_token_id=tokenizer.eos_token_id, bos_token_id=1, pad_token_id=0)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+        tie_word_embeddings=True,
+        eos_token_id=tokenizer.eos_token_id,
+        bos_token_id=1,
+        pad_token_id=0,
+    )
     LlamaForCausalLM(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     (folder / "slimtune.json").write_text('{"note": "random weights: they measure no quality"}')

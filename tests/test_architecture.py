@@ -28,6 +28,7 @@ HEAVY = {"torch", "unsloth", "unsloth_zoo", "trl", "peft", "transformers", "bits
 PRINTERS = {"cli", "screen"}
 FILES = sorted(PACKAGE.rglob("*.py"))
 
+
 def dotted(file: Path) -> str:
     return ".".join(file.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
 

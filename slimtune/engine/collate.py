@@ -41,8 +41,12 @@ def shared_prefix(rows: Sequence[Encoded]) -> Batch:
     segment, place = torch.tensor(segments), torch.arange(len(ids))
     own_or_prefix = (segment[None, :] == 0) | (segment[None, :] == segment[:, None])
     mask = own_or_prefix & (place[None, :] <= place[:, None])
-    return {"input_ids": torch.tensor([ids]), "labels": torch.tensor([labels]),
-            "position_ids": torch.tensor([positions]), "attention_mask": mask[None, None]}
+    return {
+        "input_ids": torch.tensor([ids]),
+        "labels": torch.tensor([labels]),
+        "position_ids": torch.tensor([positions]),
+        "attention_mask": mask[None, None],
+    }
 
 
 def prefix_length(prompts: Sequence[Sequence[int]]) -> int:

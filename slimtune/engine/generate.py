@@ -1,12 +1,11 @@
 """Greedy answers in batches: rows sorted by length, the model's own stop tokens, the batch halved when it does not fit.
 
-On the CPU the prefix that all prompts of a batch share is computed once and every row continues from its keys and
-values; the answers are those of the padded batch.
+On the CPU a batch is one packed row: the prefix that all prompts share is computed and kept once, every example sees it
+and itself only, and an example that has ended is not computed any more. The answers are those of the padded batch.
 """
 
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import torch
 from transformers import DynamicCache
@@ -17,8 +16,9 @@ from slimtune.engine.collate import prefix_length
 from slimtune.engine.load import Loaded
 from slimtune.engine.memory import is_out_of_memory, release
 from slimtune.errors import UserError
+from slimtune.plan import SHARED_PREFIX_FAMILIES
 
-_BATCH = {"cpu": 32, "cuda": 128}
+_BATCH = {"cpu": 64, "cuda": 128}
 
 
 def generate(loaded: Loaded, examples: Sequence[Example], max_new_tokens: int) -> Iterator[tuple[int, Completion]]:
@@ -42,52 +42,93 @@ def generate(loaded: Loaded, examples: Sequence[Example], max_new_tokens: int) -
             batch = max(1, min(batch, len(part)) // 2)
             continue
         yield from zip(part, answers, strict=True)
-        waiting = waiting[len(part):]
+        waiting = waiting[len(part) :]
 
 
 def _answer(loaded: Loaded, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[Completion]:
     began = time.monotonic()
-    stops = sorted(loaded.renderer.stop_ids)
-    pad = loaded.renderer.tokenizer.pad_token_id
-    inputs = _prefilled(loaded, prompts, pad) if loaded.device.type == "cpu" else _left_padded(loaded, prompts, pad)
+    packed = loaded.device.type == "cpu" and loaded.spec.family in SHARED_PREFIX_FAMILIES
     with torch.inference_mode():
-        output = loaded.model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False, eos_token_id=stops,
-                                       pad_token_id=pad, temperature=None, top_p=None, top_k=None)
+        answers = (_packed if packed else _padded)(loaded, prompts, max_new_tokens)
     seconds = (time.monotonic() - began) / len(prompts)
-    width = inputs["input_ids"].shape[1]
-    return [_completion(loaded, prompt, row[width:].tolist(), seconds)
-            for prompt, row in zip(prompts, output, strict=True)]
+    return [_completion(loaded, prompt, tokens, seconds) for prompt, tokens in zip(prompts, answers, strict=True)]
 
 
 def _completion(loaded: Loaded, prompt: Sequence[int], tokens: list[int], seconds: float) -> Completion:
     stop = next((index for index, token in enumerate(tokens) if token in loaded.renderer.stop_ids), None)
     spoken = tokens if stop is None else tokens[:stop]
     text = loaded.renderer.tokenizer.decode(spoken, skip_special_tokens=False, clean_up_tokenization_spaces=False)
-    return Completion(text, "length" if stop is None else "stop", None, len(prompt),
-                      len(spoken) + (stop is not None), seconds)
+    ended = "length" if stop is None else "stop"
+    return Completion(text, ended, None, len(prompt), len(spoken) + (stop is not None), seconds)
 
 
-def _left_padded(loaded: Loaded, prompts: Sequence[Sequence[int]], pad: int) -> dict[str, Any]:
-    """input_ids and attention_mask of shape [rows, longest], padded on the left."""
-    width = max(map(len, prompts))
+def _padded(loaded: Loaded, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[list[int]]:
+    """The model's own generate on [rows, longest] tokens, padded on the left."""
+    pad, width = loaded.renderer.tokenizer.pad_token_id, max(map(len, prompts))
     ids = [[pad] * (width - len(prompt)) + list(prompt) for prompt in prompts]
     mask = [[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts]
-    return {"input_ids": torch.tensor(ids, device=loaded.device),
-            "attention_mask": torch.tensor(mask, device=loaded.device)}
+    output = loaded.model.generate(
+        input_ids=torch.tensor(ids, device=loaded.device),
+        attention_mask=torch.tensor(mask, device=loaded.device),
+        max_new_tokens=max_new_tokens,
+        do_sample=False,
+        eos_token_id=sorted(loaded.renderer.stop_ids),
+        pad_token_id=pad,
+        temperature=None,
+        top_p=None,
+        top_k=None,
+    )
+    return [row[width:].tolist() for row in output]
 
 
-def _prefilled(loaded: Loaded, prompts: Sequence[Sequence[int]], pad: int) -> dict[str, Any]:
-    """As `_left_padded`, with the shared prefix first and its keys and values already computed, once for all rows."""
+def _packed(loaded: Loaded, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[list[int]]:
+    """Greedy decoding of all prompts in one row. `owner` names, for every key in the cache, the example it belongs to;
+    -1 is the shared prefix."""
     shared = prefix_length(prompts)
-    if shared == 0:
-        return _left_padded(loaded, prompts, pad)
     cache = DynamicCache(config=loaded.model.config)
-    prefix = torch.tensor([prompts[0][:shared]], device=loaded.device)
-    with torch.inference_mode():
-        cache = loaded.model(input_ids=prefix, past_key_values=cache, use_cache=True).past_key_values
-    cache.batch_repeat_interleave(len(prompts))
-    rest = _left_padded(loaded, [prompt[shared:] for prompt in prompts], pad)
-    repeated = prefix.expand(len(prompts), -1)
-    return {"input_ids": torch.cat([repeated, rest["input_ids"]], dim=1),
-            "attention_mask": torch.cat([torch.ones_like(repeated), rest["attention_mask"]], dim=1),
-            "past_key_values": cache}
+    if shared:
+        loaded.model(input_ids=torch.tensor([prompts[0][:shared]]), past_key_values=cache, use_cache=True)
+    owner = torch.full((shared,), -1)
+    suffixes = [prompt[shared:] for prompt in prompts]
+    rows = torch.repeat_interleave(torch.arange(len(prompts)), torch.tensor([len(suffix) for suffix in suffixes]))
+    places = torch.cat([torch.arange(shared, len(prompt)) for prompt in prompts])
+    tokens = torch.tensor([token for suffix in suffixes for token in suffix])
+    last = torch.tensor([len(suffix) for suffix in suffixes]).cumsum(0) - 1
+    answers: list[list[int]] = [[] for _ in prompts]
+    alive, lengths = torch.arange(len(prompts)), torch.tensor([len(prompt) for prompt in prompts])
+    for _ in range(max_new_tokens):
+        owner = torch.cat([owner, rows])
+        said = _next_tokens(loaded, cache, tokens, places, rows, owner, last)
+        for row, token in zip(alive.tolist(), said.tolist(), strict=True):
+            answers[row].append(token)
+        going = torch.tensor([token not in loaded.renderer.stop_ids for token in said.tolist()])
+        alive, tokens = alive[going], said[going]
+        if not len(alive):
+            break
+        rows, places, last = alive, lengths[alive], torch.arange(len(alive))
+        lengths[alive] += 1
+    return answers
+
+
+def _next_tokens(
+    loaded: Loaded,
+    cache: DynamicCache,
+    tokens: torch.Tensor,
+    places: torch.Tensor,
+    rows: torch.Tensor,
+    owner: torch.Tensor,
+    last: torch.Tensor,
+) -> torch.Tensor:
+    """The likeliest next token after each query in `last`. tokens, places (positions) and rows are [queries]; owner is
+    [keys], the queries' own among them, in order."""
+    mine = (owner[None, :] == -1) | (owner[None, :] == rows[:, None])
+    before = torch.arange(len(owner))[None, :] <= torch.arange(len(owner) - len(rows), len(owner))[:, None]
+    logits = loaded.model(
+        input_ids=tokens[None],
+        position_ids=places[None],
+        attention_mask=(mine & before)[None, None],
+        past_key_values=cache,
+        use_cache=True,
+        logits_to_keep=last,
+    ).logits
+    return logits[0].argmax(dim=-1)

@@ -17,8 +17,20 @@ from slimtune.gpus import GpuSpec
 from slimtune.models import ModelSpec
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
-_PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "bitsandbytes", "datasets", "unsloth", "unsloth_zoo",
-             "xformers", "triton")
+_PACKAGES = (
+    "torch",
+    "transformers",
+    "trl",
+    "peft",
+    "accelerate",
+    "bitsandbytes",
+    "datasets",
+    "unsloth",
+    "unsloth_zoo",
+    "xformers",
+    "triton",
+)
+
 
 @dataclass
 class Loaded:
@@ -36,15 +48,23 @@ class Loaded:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def load_model(spec: ModelSpec, source: Source, *, precision: str, quantisation: str, context: int,
-               thinking: str) -> Loaded:
+def load_model(
+    spec: ModelSpec, source: Source, *, precision: str, quantisation: str, context: int, thinking: str
+) -> Loaded:
     """Load a base model for LoRA. `context` must not exceed the native one: Unsloth would stretch positions linearly."""
     if context > spec.native_context:
-        raise UserError(f"A context of {context} is more than the {spec.native_context} tokens {spec.label} was made for.")
+        raise UserError(
+            f"A context of {context} is more than the {spec.native_context} tokens {spec.label} was made for."
+        )
     tokenizer = load_tokenizer(source.folder, spec)
     model, _ = unsloth.FastLanguageModel.from_pretrained(
-        str(source.folder), max_seq_length=context, dtype=_DTYPES[precision], load_in_4bit=quantisation == "4bit",
-        use_exact_model_name=True, local_files_only=True)
+        str(source.folder),
+        max_seq_length=context,
+        dtype=_DTYPES[precision],
+        load_in_4bit=quantisation == "4bit",
+        use_exact_model_name=True,
+        local_files_only=True,
+    )
     eos = model.generation_config.eos_token_id
     eos = eos if isinstance(eos, list) else [eos]
     renderer = make_renderer(tokenizer, spec, thinking=thinking, generation_eos=eos)
@@ -65,14 +85,24 @@ def describe(loaded: Loaded) -> dict[str, Any]:
     """What really runs: versions, device, precision, attention, template."""
     cuda = loaded.device.type == "cuda"
     return {
-        "device": loaded.device.type, "gpu": torch.cuda.get_device_name() if cuda else None,
-        "precision": loaded.precision, "quantisation": loaded.quantisation,
+        "device": loaded.device.type,
+        "gpu": torch.cuda.get_device_name() if cuda else None,
+        "precision": loaded.precision,
+        "quantisation": loaded.quantisation,
         "attention": _attention(loaded.model) if cuda else "PyTorch SDPA",
-        "template_sha256": loaded.renderer.template_sha256, "platform": platform.platform(),
-        "cpu_threads": torch.get_num_threads(), "cuda": torch.version.cuda, "versions": package_versions(),
-        "model": {"key": loaded.spec.key, "label": loaded.spec.label, "note": loaded.spec.note,
-                  "source": loaded.source.repository, "revision": loaded.source.revision,
-                  "digest": loaded.source.digest},
+        "template_sha256": loaded.renderer.template_sha256,
+        "platform": platform.platform(),
+        "cpu_threads": torch.get_num_threads(),
+        "cuda": torch.version.cuda,
+        "versions": package_versions(),
+        "model": {
+            "key": loaded.spec.key,
+            "label": loaded.spec.label,
+            "note": loaded.spec.note,
+            "source": loaded.source.repository,
+            "revision": loaded.source.revision,
+            "digest": loaded.source.digest,
+        },
     }
 
 
@@ -99,4 +129,6 @@ def _attention(model: Any) -> str:
     flags: Mapping[str, Any] = vars(unsloth.models._utils) if hasattr(unsloth, "models") else {}
     if flags.get("HAS_FLASH_ATTENTION"):
         return "FlashAttention 2"
-    return "xformers" if flags.get("HAS_XFORMERS") else f"PyTorch {getattr(model.config, '_attn_implementation', 'sdpa')}"
+    return (
+        "xformers" if flags.get("HAS_XFORMERS") else f"PyTorch {getattr(model.config, '_attn_implementation', 'sdpa')}"
+    )

@@ -10,21 +10,29 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from unsloth import FastLanguageModel  # before peft, which it patches
 from peft import set_peft_model_state_dict
 from safetensors.torch import load_file
+from unsloth import FastLanguageModel  # before peft, which it patches
 
 from slimtune.errors import SlimtuneError
 from slimtune.models import ModelSpec
 
 
-def attach_lora(model: Any, spec: ModelSpec, *, r: int, alpha: int, dropout: float, seed: int, checkpointing: bool,
-                context: int) -> Any:
+def attach_lora(
+    model: Any, spec: ModelSpec, *, r: int, alpha: int, dropout: float, seed: int, checkpointing: bool, context: int
+) -> Any:
     """The model with fresh adapters on every linear layer of the family's regex. Raises SlimtuneError on a shortfall."""
     torch.manual_seed(seed)
     model = FastLanguageModel.get_peft_model(
-        model, r=r, lora_alpha=alpha, lora_dropout=dropout, target_modules=spec.lora_regex, random_state=seed,
-        use_gradient_checkpointing="unsloth" if checkpointing else False, max_seq_length=context)
+        model,
+        r=r,
+        lora_alpha=alpha,
+        lora_dropout=dropout,
+        target_modules=spec.lora_regex,
+        random_state=seed,
+        use_gradient_checkpointing="unsloth" if checkpointing else False,
+        max_seq_length=context,
+    )
     check_coverage(model, spec)
     return model
 
@@ -32,7 +40,9 @@ def attach_lora(model: Any, spec: ModelSpec, *, r: int, alpha: int, dropout: flo
 def adapter_modules(model: Any) -> dict[str, int]:
     """How many modules of each leaf name carry an adapter."""
     found = re.compile(r".*\.([^.]+)\.lora_A\.[^.]+\.weight")
-    return dict(sorted(Counter(match[1] for name, _ in model.named_parameters() if (match := found.fullmatch(name))).items()))
+    return dict(
+        sorted(Counter(match[1] for name, _ in model.named_parameters() if (match := found.fullmatch(name))).items())
+    )
 
 
 def load_adapter(model: Any, folder: Path) -> None:
@@ -45,10 +55,15 @@ def check_coverage(model: Any, spec: ModelSpec) -> None:
     """Raises SlimtuneError unless exactly the expected number of modules of each leaf name carries an adapter."""
     expected, found = spec.expected_adapters(), adapter_modules(model)
     if found != expected:
-        wrong = {leaf: f"{found.get(leaf, 0)} of {expected.get(leaf, 0)}" for leaf in sorted({*found, *expected})
-                 if found.get(leaf, 0) != expected.get(leaf, 0)}
-        raise SlimtuneError(f"{spec.label}: adapters are missing or too many ({wrong}). The run would train another "
-                            "model than the one asked for.")
+        wrong = {
+            leaf: f"{found.get(leaf, 0)} of {expected.get(leaf, 0)}"
+            for leaf in sorted({*found, *expected})
+            if found.get(leaf, 0) != expected.get(leaf, 0)
+        }
+        raise SlimtuneError(
+            f"{spec.label}: adapters are missing or too many ({wrong}). The run would train another "
+            "model than the one asked for."
+        )
 
 
 def trainable_parameters(model: Any) -> int:

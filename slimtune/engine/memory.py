@@ -4,8 +4,13 @@ import gc
 
 import torch
 
-_TEXTS = ("out of memory", "cublas_status_alloc_failed", "cudnn_status_alloc_failed", "can't allocate memory",
-          "failed to allocate")
+_TEXTS = (
+    "out of memory",
+    "cublas_status_alloc_failed",
+    "cudnn_status_alloc_failed",
+    "can't allocate memory",
+    "failed to allocate",
+)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -46,8 +46,13 @@ class Renderer:
     def text(self, messages: Sequence[Message], tools: Sequence[Any], *, thinks: bool, ask: bool) -> str:
         """A chat as the template writes it; with `ask`, up to where the model's answer begins."""
         return self.tokenizer.apply_chat_template(
-            [_as_dict(message) for message in messages], tools=[dict(tool) for tool in tools] or None, tokenize=False,
-            add_generation_prompt=ask, strftime_now=_PINNED.strftime, **self._switch(thinks))
+            [_as_dict(message) for message in messages],
+            tools=[dict(tool) for tool in tools] or None,
+            tokenize=False,
+            add_generation_prompt=ask,
+            strftime_now=_PINNED.strftime,
+            **self._switch(thinks),
+        )
 
     def prompt(self, example: Example) -> str:
         return self.text(example.messages, example.tools, thinks=self._thinks(example), ask=True)
@@ -62,19 +67,24 @@ class Renderer:
         """Prompt and answer of one training row. Raises UserError where the template does not write the answer after
         the prompt, or does not close it with a stop token."""
         prompt = self.prompt(example)
-        full = self.text((*example.messages, _target_message(example)), example.tools,
-                         thinks=self._thinks(example), ask=False)
+        full = self.text(
+            (*example.messages, _target_message(example)), example.tools, thinks=self._thinks(example), ask=False
+        )
         if not full.startswith(prompt):
-            raise UserError("The chat template does not write the answer after the prompt it asks with; training on it "
-                            "would teach another prompt than the one that is evaluated. Give the model another template.")
-        answer = self.ids(full[len(prompt):])
+            raise UserError(
+                "The chat template does not write the answer after the prompt it asks with; training on it "
+                "would teach another prompt than the one that is evaluated. Give the model another template."
+            )
+        answer = self.ids(full[len(prompt) :])
         stops = [index for index, token in enumerate(answer) if token in self.stop_ids]
         if not stops:
-            raise UserError("The chat template does not end an answer with a stop token of the model "
-                            f"({', '.join(self.stop_words())}).")
+            raise UserError(
+                "The chat template does not end an answer with a stop token of the model "
+                f"({', '.join(self.stop_words())})."
+            )
         if stops[0] == 0:
             raise UserError(f"Row {example.id}: the chat template dropped the answer.")
-        return Encoded(example.id, self.ids(prompt), answer[:stops[0] + 1])
+        return Encoded(example.id, self.ids(prompt), answer[: stops[0] + 1])
 
     def stop_words(self) -> list[str]:
         return [self.tokenizer.decode([token]) for token in sorted(self.stop_ids)]
@@ -101,8 +111,10 @@ def dress_tokenizer(tokenizer: Any, spec: ModelSpec) -> None:
     if spec.chat_template is not None:
         tokenizer.chat_template = spec.chat_template
     if tokenizer.chat_template is None:
-        raise UserError(f"{spec.label} has no chat template. Use an instruction-tuned model, or put chat_template.jinja "
-                        "into its folder.")
+        raise UserError(
+            f"{spec.label} has no chat template. Use an instruction-tuned model, or put chat_template.jinja "
+            "into its folder."
+        )
     if spec.pad_token is not None and spec.pad_token in tokenizer.get_vocab():
         tokenizer.pad_token = spec.pad_token
     if tokenizer.pad_token is None:
@@ -122,8 +134,11 @@ def make_renderer(tokenizer: Any, spec: ModelSpec, *, thinking: str, generation_
 
 def long_rows(rows: Sequence[Encoded], context: int) -> list[Problem]:
     """The rows that do not fit the context. An answer is never cut to make one fit."""
-    return [Problem(f"row {row.id}", f"has {len(row)} tokens, more than the context of {context}.")
-            for row in rows if len(row) > context]
+    return [
+        Problem(f"row {row.id}", f"has {len(row)} tokens, more than the context of {context}.")
+        for row in rows
+        if len(row) > context
+    ]
 
 
 def _target_message(example: Example) -> Message:

@@ -85,12 +85,19 @@ def count_steps(rows: int, *, epochs: float, batch: int) -> int:
 def row_order(rows: int, *, epochs: float, seed: int) -> np.ndarray:
     """Row numbers in training order: a permutation an epoch, one after the other; a part of one for a part epoch."""
     whole = [np.random.default_rng([seed, epoch]).permutation(rows) for epoch in range(math.ceil(epochs))]
-    return np.concatenate(whole)[:round(rows * epochs)]
+    return np.concatenate(whole)[: round(rows * epochs)]
 
 
-def train(loaded: Loaded, rows: Sequence[Encoded], settings: Settings, folder: Path, *,
-          on_step: Callable[[StepReport], None], should_stop: Callable[[], bool],
-          say: Callable[[str], None]) -> TrainResult:
+def train(
+    loaded: Loaded,
+    rows: Sequence[Encoded],
+    settings: Settings,
+    folder: Path,
+    *,
+    on_step: Callable[[StepReport], None],
+    should_stop: Callable[[], bool],
+    say: Callable[[str], None],
+) -> TrainResult:
     """Train the adapter of `loaded.model` on `rows`, going on from the newest whole checkpoint in `folder`.
 
     Raises Diverged (exit 71), CannotWrite (73), Interrupted (75, after a checkpoint) and UserError where one row alone
@@ -119,23 +126,37 @@ def train(loaded: Loaded, rows: Sequence[Encoded], settings: Settings, folder: P
 class _Trainer(SFTTrainer):
     """SFTTrainer over whole optimizer batches, with checkpoints of our own."""
 
-    def __init__(self, loaded: Loaded, rows: Sequence[Encoded], settings: Settings, folder: Path, steps: int,
-                 on_step: Callable[[StepReport], None], should_stop: Callable[[], bool], say: Callable[[str], None]):
+    def __init__(
+        self,
+        loaded: Loaded,
+        rows: Sequence[Encoded],
+        settings: Settings,
+        folder: Path,
+        steps: int,
+        on_step: Callable[[StepReport], None],
+        should_stop: Callable[[], bool],
+        say: Callable[[str], None],
+    ):
         self.rows, self.settings, self.folder, self.steps, self.say = rows, settings, folder, steps, say
         self.pad_id = loaded.renderer.tokenizer.pad_token_id
         self.result = TrainResult(steps, None, min(settings.micro_batch, settings.batch), None)
         self.step_tokens = self.step_supervised = 0
         self.order = row_order(len(rows), epochs=settings.epochs, seed=settings.seed)
-        super().__init__(model=loaded.model, args=_arguments(settings, steps, folder, loaded.precision),
-                         train_dataset=Dataset.from_dict({"row": list(range(len(rows)))}),
-                         data_collator=lambda batch: {"rows": [item["row"] for item in batch]},
-                         processing_class=loaded.renderer.tokenizer)
+        super().__init__(
+            model=loaded.model,
+            args=_arguments(settings, steps, folder, loaded.precision),
+            train_dataset=Dataset.from_dict({"row": list(range(len(rows)))}),
+            data_collator=lambda batch: {"rows": [item["row"] for item in batch]},
+            processing_class=loaded.renderer.tokenizer,
+        )
         self.remove_callback(PrinterCallback)
         self.add_callback(_Steps(self, on_step, should_stop))
 
     def get_train_dataloader(self) -> DataLoader:
-        batches = [self.order[start:start + self.settings.batch].tolist()
-                   for start in range(0, len(self.order), self.settings.batch)]
+        batches = [
+            self.order[start : start + self.settings.batch].tolist()
+            for start in range(0, len(self.order), self.settings.batch)
+        ]
         return DataLoader(self.train_dataset, batch_sampler=batches, collate_fn=self.data_collator)
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any = None) -> tuple[list, None]:
@@ -165,7 +186,7 @@ class _Trainer(SFTTrainer):
         self.step_tokens, self.step_supervised = 0, supervised
         total = torch.zeros((), device=self.args.device)
         for start in range(0, len(batch), self.result.micro_batch):
-            total += self._backward(model, batch[start:start + self.result.micro_batch], supervised)
+            total += self._backward(model, batch[start : start + self.result.micro_batch], supervised)
         return total
 
     def _backward(self, model: Any, part: Sequence[Encoded], supervised: int) -> torch.Tensor:
@@ -182,22 +203,28 @@ class _Trainer(SFTTrainer):
 
     def _halve(self, batch: Sequence[Encoded]) -> None:
         if self.result.micro_batch == 1:
-            raise UserError(f"One row of {max(map(len, batch))} tokens does not fit the memory. What helps: a smaller "
-                            "`context`, a smaller `lora.r`, or `train.quantisation: 4bit`.")
+            raise UserError(
+                f"One row of {max(map(len, batch))} tokens does not fit the memory. What helps: a smaller "
+                "`context`, a smaller `lora.r`, or `train.quantisation: 4bit`."
+            )
         self.result.micro_batch //= 2
         split = {"step": self.state.global_step + 1, "micro_batch": self.result.micro_batch}
         self.result.oom_splits.append(split)
-        self.say(f"Out of memory at step {split['step']}: from here on the batch is computed in parts of "
-                 f"{split['micro_batch']} rows. The batch itself stays {self.settings.batch}.")
+        self.say(
+            f"Out of memory at step {split['step']}: from here on the batch is computed in parts of "
+            f"{split['micro_batch']} rows. The batch itself stays {self.settings.batch}."
+        )
 
     def probe(self, *, step: bool) -> None:
         """Forward and backward over the longest rows, and an optimizer step that changes nothing, so that a run that
         cannot fit says so in its first minute."""
-        longest = sorted(self.rows, key=len, reverse=True)[:max(2, self.result.micro_batch)]
+        longest = sorted(self.rows, key=len, reverse=True)[: max(2, self.result.micro_batch)]
         _check_first_batch(longest)
         state = torch.get_rng_state()
         self._replayed(self.model, longest)
-        if not any(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in self.model.parameters()):
+        if not any(
+            parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in self.model.parameters()
+        ):
             raise Diverged("The gradient of the longest rows is zero everywhere: nothing would be learned.")
         if step:
             self._empty_step()
@@ -260,11 +287,21 @@ class _Steps(TrainerCallback):
         loss, norm = float(logs["loss"]), float(logs["grad_norm"])
         self.watch.step(state.global_step, loss=loss, grad_norm=norm, skipped=skipped)
         cuda = args.device.type == "cuda"
-        self.on_step(StepReport(
-            state.global_step, self.trainer.steps,
-            state.global_step * self.trainer.settings.batch / len(self.trainer.rows), loss, logs["learning_rate"],
-            norm, self.watch.skipped, self.trainer.step_tokens, self.trainer.step_supervised,
-            time.monotonic() - self.began, torch.cuda.max_memory_reserved() / 2**30 if cuda else None))
+        self.on_step(
+            StepReport(
+                state.global_step,
+                self.trainer.steps,
+                state.global_step * self.trainer.settings.batch / len(self.trainer.rows),
+                loss,
+                logs["learning_rate"],
+                norm,
+                self.watch.skipped,
+                self.trainer.step_tokens,
+                self.trainer.step_supervised,
+                time.monotonic() - self.began,
+                torch.cuda.max_memory_reserved() / 2**30 if cuda else None,
+            )
+        )
 
 
 def _check_first_batch(rows: Sequence[Encoded]) -> None:
@@ -278,11 +315,31 @@ def _check_first_batch(rows: Sequence[Encoded]) -> None:
 
 def _arguments(settings: Settings, steps: int, folder: Path, precision: str) -> SFTConfig:
     return SFTConfig(
-        output_dir=str(folder), per_device_train_batch_size=settings.batch, gradient_accumulation_steps=1,
-        num_train_epochs=1, max_steps=steps, learning_rate=settings.lr, lr_scheduler_type=settings.schedule,
-        warmup_steps=math.ceil(settings.warmup * steps), weight_decay=settings.weight_decay,
-        max_grad_norm=settings.max_grad_norm, optim="adamw_8bit" if torch.cuda.is_available() else "adamw_torch",
-        bf16=precision == "bf16", fp16=precision == "fp16", seed=settings.seed, data_seed=settings.seed,
-        logging_steps=1, logging_nan_inf_filter=False, save_strategy="no", eval_strategy="no", report_to="none",
-        disable_tqdm=True, remove_unused_columns=False, dataset_kwargs={"skip_prepare_dataset": True},
-        dataloader_num_workers=0, max_length=None, packing=False, padding_free=False)
+        output_dir=str(folder),
+        per_device_train_batch_size=settings.batch,
+        gradient_accumulation_steps=1,
+        num_train_epochs=1,
+        max_steps=steps,
+        learning_rate=settings.lr,
+        lr_scheduler_type=settings.schedule,
+        warmup_steps=math.ceil(settings.warmup * steps),
+        weight_decay=settings.weight_decay,
+        max_grad_norm=settings.max_grad_norm,
+        optim="adamw_8bit" if torch.cuda.is_available() else "adamw_torch",
+        bf16=precision == "bf16",
+        fp16=precision == "fp16",
+        seed=settings.seed,
+        data_seed=settings.seed,
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        save_strategy="no",
+        eval_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        dataset_kwargs={"skip_prepare_dataset": True},
+        dataloader_num_workers=0,
+        max_length=None,
+        packing=False,
+        padding_free=False,
+    )

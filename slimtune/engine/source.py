@@ -47,6 +47,7 @@ def local_folder(spec: ModelSpec) -> Path | None:
         return embedded_folder()
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
+
     try:
         return Path(snapshot_download(spec.repo, allow_patterns=_FILES, local_files_only=True))
     except LocalEntryNotFoundError:
@@ -57,7 +58,9 @@ def _local(folder: Path) -> Source:
     if not (folder / "config.json").is_file():
         raise UserError(f"{folder} holds no model: config.json is missing.")
     if not list(folder.glob("*.safetensors")):
-        raise UserError(f"{folder} holds no *.safetensors. Pickled weights (.bin, .pt) are not loaded: they can run code.")
+        raise UserError(
+            f"{folder} holds no *.safetensors. Pickled weights (.bin, .pt) are not loaded: they can run code."
+        )
     if (folder / MANIFEST).is_file():
         return Source(folder, folder.name, None, digest_json(read_json(folder / MANIFEST)))
     files = sorted(file for pattern in _FILES for file in folder.glob(pattern))
@@ -67,19 +70,24 @@ def _local(folder: Path) -> Source:
 def _fetch(repository: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
+
     try:
         return Path(snapshot_download(repository, revision=revision, allow_patterns=_FILES))
     except GatedRepoError as error:
-        raise UserError(f"{repository} is gated. Accept its licence on its page on the hub, then set HF_TOKEN to a token "
-                        "of that account.") from error
+        raise UserError(
+            f"{repository} is gated. Accept its licence on its page on the hub, then set HF_TOKEN to a token "
+            "of that account."
+        ) from error
     except RepositoryNotFoundError as error:
         raise UserError(f"The hub has no repository {repository}, or it is private and HF_TOKEN is not set.") from error
     except RevisionNotFoundError as error:
         raise UserError(f"{repository} has no revision {revision}.") from error
     except (HfHubHTTPError, OSError) as error:  # LocalEntryNotFoundError is an OSError: no network, nothing cached
         where = os.environ.get("HF_ENDPOINT", "the hub")
-        raise ServiceAway(f"{repository} is not in the cache and {where} did not answer ({error}). Try again with a "
-                          "network, or give a local folder as `model:`.") from error
+        raise ServiceAway(
+            f"{repository} is not in the cache and {where} did not answer ({error}). Try again with a "
+            "network, or give a local folder as `model:`."
+        ) from error
 
 
 def _refuse_remote_code(folder: Path) -> None:

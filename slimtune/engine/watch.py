@@ -40,8 +40,10 @@ class Watch:
         self._skips.append(skipped)
         many = len(self._skips) == self._skips.maxlen and sum(self._skips) > _SKIPPED_SHARE * len(self._skips)
         if self._in_a_row > _SKIPS_IN_A_ROW or many:
-            raise Diverged(f"Step {step}: {sum(self._skips)} of the last {len(self._skips)} steps overflowed in fp16 and "
-                           f"were skipped. {_advice(True)}")
+            raise Diverged(
+                f"Step {step}: {sum(self._skips)} of the last {len(self._skips)} steps overflowed in fp16 and "
+                f"were skipped. {_advice(True)}"
+            )
 
     def _spike(self, step: int, loss: float) -> None:
         self._began = loss if self._began is None else self._began
@@ -51,11 +53,15 @@ class Watch:
             recent = list(self._window)
             threshold = max(_OUTLIER * mean, self._began)
             if loss > threshold and sum(value > threshold for value in [*recent, loss]) > _PATIENCE:
-                raise Diverged(f"Step {step}: the loss jumped to {loss:.3g} from a mean of {mean:.3g}, "
-                               f"for the {_PATIENCE + 1}th time. {_advice(self._scaler)}")
-            half = recent[len(recent) // 2:]
+                raise Diverged(
+                    f"Step {step}: the loss jumped to {loss:.3g} from a mean of {mean:.3g}, "
+                    f"for the {_PATIENCE + 1}th time. {_advice(self._scaler)}"
+                )
+            half = recent[len(recent) // 2 :]
             if min(half) > self._ceiling:
-                raise Diverged(f"Step {step}: the loss has stayed above its first {self._ceiling:.3g}. {_advice(self._scaler)}")
+                raise Diverged(
+                    f"Step {step}: the loss has stayed above its first {self._ceiling:.3g}. {_advice(self._scaler)}"
+                )
         self._window.append(loss)
 
 

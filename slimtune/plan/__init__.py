@@ -1,12 +1,20 @@
 """The plan of a run, made before anything is downloaded: what will be loaded, how it trains, and whether it fits.
 
-    make_plan            the fastest settings whose predicted peak fits, and why
-    parts_gib            the prediction itself, part by part (memory.py)
-    choose_collation     how rows are laid out (collation.py)
+make_plan            the fastest settings whose predicted peak fits, and why
+parts_gib            the prediction itself, part by part (memory.py)
+choose_collation     how rows are laid out (collation.py)
 """
 
-from slimtune.plan.collation import choose_collation
+from slimtune.plan.collation import SHARED_PREFIX_FAMILIES, choose_collation
 from slimtune.plan.memory import Setting, parts_gib
-from slimtune.plan.planner import Plan, make_plan
+from slimtune.plan.planner import Plan, choose_precision, make_plan
 
-__all__ = ["Plan", "Setting", "choose_collation", "make_plan", "parts_gib"]
+__all__ = [
+    "SHARED_PREFIX_FAMILIES",
+    "Plan",
+    "Setting",
+    "choose_collation",
+    "choose_precision",
+    "make_plan",
+    "parts_gib",
+]

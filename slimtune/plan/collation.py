@@ -8,11 +8,11 @@ SHARED_PREFIX_FAMILIES = frozenset({"smollm2", "llama3", "qwen3"})
 
 
 def choose_collation(spec: ModelSpec, *, asked: str, cuda: bool) -> str:
-    """"padded" or "shared-prefix". Raises UserError where the recipe asks for what would train something else."""
+    """ "padded" or "shared-prefix". Raises UserError where the recipe asks for what would train something else."""
     proven = spec.family in SHARED_PREFIX_FAMILIES and not cuda
     if asked == "auto":
         return "shared-prefix" if proven else "padded"
     if asked == "shared-prefix" and not proven:
-        why = ("Unsloth's GPU kernels ignore the mask it needs" if cuda else f"it is not proven for {spec.family}")
+        why = "Unsloth's GPU kernels ignore the mask it needs" if cuda else f"it is not proven for {spec.family}"
         raise UserError(f"train.collation: shared-prefix is not available here: {why}. Use auto or padded.")
     return asked

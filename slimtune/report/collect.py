@@ -4,7 +4,7 @@ Nothing here is fatal but the folder's absence: a run killed half-way has a repo
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,7 +82,8 @@ def collect(run_dir: Path) -> RunFiles:
         raise UserError(f"There is no run at {run_dir}. Its folder is what `slimtune run` prints first.")
     missing: list[str] = []
     documents = {name: _document(run_dir / f"{name}.json", missing) for name in DOCUMENTS}
-    evaluations = {name: _evaluation(run_dir / name, missing) for name in NAMES}
+    unasked = () if section(documents["recipe"], "evaluate").get("few_shot", 1) else ("few_shot",)
+    evaluations = {name: _evaluation(run_dir / name, missing, (*OPTIONAL, *unasked)) for name in NAMES}
     return RunFiles(
         folder=run_dir,
         recipe=documents["recipe"],
@@ -133,9 +134,9 @@ def _steps(path: Path, missing: list[str]) -> tuple[dict[str, Any], ...]:
     return tuple(found[step] for step in sorted(found))
 
 
-def _evaluation(folder: Path, missing: list[str]) -> Evaluated | None:
+def _evaluation(folder: Path, missing: list[str], optional: Sequence[str]) -> Evaluated | None:
     if not folder.is_dir():
-        if folder.name not in OPTIONAL:
+        if folder.name not in optional:
             missing.append(f"{folder.name}/ is missing: {NAMES[folder.name].lower()} was not evaluated")
         return None
     facts = _document(folder / "evaluation.json", missing)

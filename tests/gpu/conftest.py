@@ -19,6 +19,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session", autouse=True)
 def card() -> str:
     from slimtune.gpus import detect_gpu
+
     gpu = detect_gpu()
     if gpu is None:
         pytest.skip("no NVIDIA GPU on this machine")
@@ -31,6 +32,7 @@ def smollm2(tmp_path_factory: pytest.TempPathFactory) -> Path:
     source = os.environ.get("SLIMTUNE_SMOLLM2")
     if source is None:
         from slimtune.engine.embedded import embedded_folder
+
         source = str(embedded_folder())
     folder = tmp_path_factory.mktemp("models") / "SmolLM2-135M-Instruct (from 4-bit GGUF)"
     shutil.copytree(source, folder)
@@ -47,8 +49,9 @@ def random_checkpoint(tmp_path_factory: pytest.TempPathFactory):
 
     def write(key: str) -> Path:
         folder = tmp_path_factory.mktemp("random") / f"{key}-random"
-        subprocess.run([sys.executable, f"{tools}/random_checkpoint.py", f"{tools}/configs/{key}.json", str(folder)],
-                       check=True)
+        subprocess.run(
+            [sys.executable, f"{tools}/random_checkpoint.py", f"{tools}/configs/{key}.json", str(folder)], check=True
+        )
         (folder / "slimtune.json").write_text(json.dumps({"note": "random weights: memory and speed only, no quality"}))
         return folder
 

@@ -32,8 +32,15 @@ def keep(folder: Path, name: str) -> None:
 
 def test_smollm2_killed_in_the_middle_goes_on_and_learns_banking77(smollm2: Path, tmp_path: Path) -> None:
     out = tmp_path / "banking77"
-    run = command(ROOT / "recipes/smollm2-banking77.yaml", "--set", f"model={smollm2}", "--set",
-                  "train.checkpoint_steps=25", "--out", out)
+    run = command(
+        ROOT / "recipes/smollm2-banking77.yaml",
+        "--set",
+        f"model={smollm2}",
+        "--set",
+        "train.checkpoint_steps=25",
+        "--out",
+        out,
+    )
     victim = subprocess.Popen(run, cwd=ROOT)
     metrics, deadline = out / "metrics.jsonl", time.monotonic() + 400
     while not (metrics.exists() and metrics.read_bytes().count(b"\n") > 110):
@@ -54,11 +61,33 @@ def test_smollm2_killed_in_the_middle_goes_on_and_learns_banking77(smollm2: Path
 
 def test_a_4b_shape_trains_in_4_bit_fp16_inside_a_t4(random_checkpoint, tmp_path: Path) -> None:
     model, out = random_checkpoint("qwen3-4b"), tmp_path / "qwen3-4b"
-    subprocess.run(command(
-        ROOT / "recipes/smollm2-banking77.yaml", "--as-gpu", "t4", "--out", out, "--set", f"model={model}",
-        "--set", "data.train_rows=480", "--set", "data.test_rows=16", "--set", "train.epochs=1",
-        "--set", "train.quantisation=4bit", "--set", "evaluate.few_shot=0", "--set", "evaluate.max_new_tokens=4",
-        "--set", "train.lr=5e-5"), cwd=ROOT, check=True)
+    subprocess.run(
+        command(
+            ROOT / "recipes/smollm2-banking77.yaml",
+            "--as-gpu",
+            "t4",
+            "--out",
+            out,
+            "--set",
+            f"model={model}",
+            "--set",
+            "data.train_rows=480",
+            "--set",
+            "data.test_rows=16",
+            "--set",
+            "train.epochs=1",
+            "--set",
+            "train.quantisation=4bit",
+            "--set",
+            "evaluate.few_shot=0",
+            "--set",
+            "evaluate.max_new_tokens=4",
+            "--set",
+            "train.lr=5e-5",
+        ),
+        cwd=ROOT,
+        check=True,
+    )
     keep(out, "qwen3-4b")
     ran, training = read(out, "environment.json"), read(out, "training.json")
     steps = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]

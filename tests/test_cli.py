@@ -1,0 +1,106 @@
+"""The command line as a person meets it: real processes, their words and exit codes."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+VERBS = ("run", "check", "evaluate", "list", "doctor", "demo")
+
+
+def slimtune(*arguments: object, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "slimtune.cli", *map(str, arguments)], capture_output=True, text=True,
+                          cwd=cwd, env={**os.environ, "COLUMNS": "120", **environment}, timeout=300)
+
+
+def test_slimtune_alone_shows_where_to_start() -> None:
+    shown = slimtune()
+    assert shown.returncode == 0 and "slimtune demo" in shown.stdout and "slimtune list recipes" in shown.stdout
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_explains_itself(verb: str) -> None:
+    shown = slimtune(verb, "--help")
+    assert shown.returncode == 0 and "Usage:" in shown.stdout and len(shown.stdout.split()) > 25
+
+
+def test_the_verbs_are_these_and_no_others() -> None:
+    from slimtune.cli import app
+    assert {command.name or command.callback.__name__ for command in app.registered_commands} == set(VERBS)
+
+
+FIVE = """model: smollm2-135
+task: banking7
+lora: {rr: 8}
+train:
+  epochs: -1
+contxt: 2048
+"""
+
+
+def test_check_prints_five_mistakes_with_lines_in_under_two_seconds_and_without_torch(tmp_path: Path) -> None:
+    (tmp_path / "bad.yaml").write_text(FIVE)
+    trap = "import sys\nclass Trap:\n    def find_spec(self, name, *_):\n        if name.split('.')[0] in ('torch', " \
+           "'transformers', 'unsloth'):\n            raise SystemExit('imported ' + name)\nsys.meta_path.insert(0, Trap())\n"
+    (tmp_path / "sitecustomize.py").write_text(trap)
+    began = time.monotonic()
+    path = os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH")]))
+    shown = slimtune("check", "bad.yaml", cwd=tmp_path, PYTHONPATH=path)
+    assert time.monotonic() - began < 2
+    assert shown.returncode == 2, shown.stderr
+    for words in ("bad.yaml:1 model: There is no model named 'smollm2-135'. Did you mean 'smollm2-135m",
+                  "bad.yaml:2 task: There is no task named 'banking7'. Did you mean 'banking77'?",
+                  "bad.yaml:3 lora.rr: is not a key of a recipe. Did you mean 'r'?",
+                  "bad.yaml:5 train.epochs: input should be greater than 0, not -1.",
+                  "bad.yaml:6 contxt: is not a key of a recipe. Did you mean 'context'?"):
+        assert words in shown.stderr
+
+
+def test_check_shows_the_row_that_will_be_trained_and_the_plan(recipe: Path) -> None:
+    shown = slimtune("check", recipe)
+    assert shown.returncode == 0, shown.stderr
+    for words in ("<|im_start|>assistant", "One row as it is trained", "0 rows exceed the context", "Ready to run",
+                  "random weights: they measure no quality"):
+        assert words in shown.stdout
+
+
+def test_check_refuses_rows_longer_than_the_context(recipe: Path) -> None:
+    shown = slimtune("check", recipe, "--set", "context=64", "--set", "data.labels=[pay, lock]")
+    assert shown.returncode == 0
+    long = slimtune("check", recipe, "--set", "context=64", "--set", "data.skip_bad=true")
+    assert long.returncode in (0, 2)
+
+
+@pytest.mark.parametrize("kind", ["models", "tasks", "gpus", "scorers", "recipes"])
+def test_lists_name_what_there_is(kind: str) -> None:
+    shown = slimtune("list", kind)
+    assert shown.returncode == 0 and len(shown.stdout.splitlines()) >= 4
+
+
+def test_a_list_that_does_not_exist_is_named_with_the_nearest() -> None:
+    shown = slimtune("list", "model")
+    assert shown.returncode == 2 and "Did you mean 'models'?" in shown.stderr
+
+
+def test_doctor_says_what_is_here() -> None:
+    shown = slimtune("doctor")
+    assert shown.returncode == 0 and "unsloth" in shown.stdout and "free in" in shown.stdout
+
+
+def test_evaluate_scores_a_run_and_its_base_model_on_the_same_rows(recipe: Path, tmp_path: Path, tiny_model: Path) -> None:
+    out = tmp_path / "run"
+    ran = slimtune("run", recipe, "--out", out)
+    assert ran.returncode == 0, ran.stderr
+    again = slimtune("evaluate", out)
+    assert again.returncode == 0, again.stderr
+    scores = next((out / "evaluations").glob("*/evaluation.json"))
+    tuned = json.loads((out / "tuned" / "evaluation.json").read_text())
+    assert json.loads(scores.read_text())["score"] == tuned["score"]
+    base = slimtune("evaluate", tiny_model, "--task", "banking77", "--rows", "4", "--out", tmp_path / "base")
+    assert base.returncode == 0 and "n = 4" in base.stdout, base.stderr
+    nothing = slimtune("evaluate", tiny_model)
+    assert nothing.returncode == 2 and "--task" in nothing.stderr

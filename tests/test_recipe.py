@@ -1,0 +1,109 @@
+"""A recipe says what it means, and every mistake in it is named with its line, all at once."""
+
+from pathlib import Path
+
+import pytest
+
+from slimtune.errors import Problems, UserError
+from slimtune.recipe import load_recipe, read_recipe, recipes_folder
+from slimtune.strict_yaml import parse_scalar, parse_yaml
+
+
+def written(folder: Path, text: str | bytes) -> Path:
+    path = folder / "recipe.yaml"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return path
+
+
+def said(folder: Path, text: str, *overrides: str) -> str:
+    return "\n".join(map(str, read_recipe(written(folder, text), overrides).problems))
+
+
+def test_the_published_setting_is_the_default(tmp_path: Path) -> None:
+    recipe = load_recipe(written(tmp_path, "model: smollm2-135m-embedded\ntask: banking77\n"))
+    assert (recipe.lora.r, recipe.lora.alpha, recipe.train.epochs, recipe.train.lr) == (64, 64, 4, 5e-5)
+    assert (recipe.train.schedule, recipe.train.warmup, recipe.train.batch, recipe.thinking) == ("linear", 0.05, 16, "off")
+
+
+@pytest.mark.parametrize(("text", "value"), [
+    ("5e-5", 5e-5), ("1E3", 1000.0), (".5", 0.5), ("16", 16), ("1_000", 1000), ("-3", -3), ("true", True), ("null", None),
+    ("no", "no"), ("on", "on"), ("off", "off"), ("010", "010"), ("12:30:45", "12:30:45"), ("0x10", "0x10"), ("1.2.3", "1.2.3"),
+])
+def test_a_plain_scalar_means_what_it_looks_like(text: str, value: object) -> None:
+    assert parse_scalar(text) == value and type(parse_scalar(text)) is type(value)
+
+
+def test_a_quoted_number_is_a_word(tmp_path: Path) -> None:
+    assert parse_yaml(written(tmp_path, 'a: "5"\nb: 5\n')).value == {"a": "5", "b": 5}
+
+
+def test_five_mistakes_are_named_together_with_their_lines(tmp_path: Path) -> None:
+    text = said(tmp_path, "model: m\ntask: t\nlora: {rr: 8}\ntrain:\n  epochs: -1\n  schedule: liner\n  lr: fast\ncontxt: 9\n")
+    assert "recipe.yaml:3 lora.rr: is not a key of a recipe. Did you mean 'r'?" in text
+    assert "recipe.yaml:5 train.epochs: input should be greater than 0, not -1." in text
+    assert "recipe.yaml:6 train.schedule: cannot be 'liner'. Did you mean 'linear'?" in text
+    assert "recipe.yaml:7 train.lr: " in text
+    assert "recipe.yaml:8 contxt: is not a key of a recipe. Did you mean 'context'?" in text
+
+
+def test_a_key_that_stands_twice_is_refused_with_both_lines(tmp_path: Path) -> None:
+    assert "recipe.yaml:3 train.lr: stands in line 2 too." in said(
+        tmp_path, "train:\n  lr: 1e-4\n  lr: 1e-5\nmodel: m\ntask: t\n")
+
+
+@pytest.mark.parametrize("text", [
+    "model: &a m\ntask: *a\n",
+    "model: !!python/object/apply:os.system ['true']\ntask: t\n",
+    "a: &a [x,x]\nb: &b [*a,*a]\nc: &c [*b,*b]\nmodel: m\ntask: t\n",
+])
+def test_anchors_aliases_and_tags_are_refused(tmp_path: Path, text: str) -> None:
+    problems = said(tmp_path, text)
+    assert "anchor" in problems or "tag" in problems
+
+
+def test_deep_nesting_is_refused_before_it_is_built(tmp_path: Path) -> None:
+    assert "nested more than" in said(tmp_path, "model: " + "[" * 200 + "]" * 200)
+
+
+@pytest.mark.parametrize(("content", "word"), [
+    (b"model: [", "not YAML"), ("model: \u00e9".encode("latin-1"), "UTF-8"), (b"x" * 300_000, "larger"),
+])
+def test_what_is_not_a_recipe_is_refused_in_a_sentence(tmp_path: Path, content: bytes, word: str) -> None:
+    with pytest.raises(UserError, match=word):
+        read_recipe(written(tmp_path, content))
+
+
+def test_a_missing_file_is_named() -> None:
+    with pytest.raises(UserError, match="There is no file nowhere.yaml"):
+        read_recipe(Path("nowhere.yaml"))
+
+
+def test_set_changes_one_key_and_is_named_in_its_own_mistakes(tmp_path: Path) -> None:
+    path = written(tmp_path, "model: m\ntask: t\ntrain: {lr: 1e-4}\n")
+    recipe = load_recipe(path, ["train.lr=5e-5", "data.labels=[a, b]", "lora.r=8"])
+    assert (recipe.train.lr, recipe.data.labels, recipe.lora.r) == (5e-5, ("a", "b"), 8)
+    assert str(read_recipe(path, ["lora.r=x"]).problems[0]).startswith("--set lora.r: ")
+    assert "not of the form" in str(read_recipe(path, ["lora"]).problems[0])
+
+
+def test_rows_come_from_one_place(tmp_path: Path) -> None:
+    with pytest.raises(Problems, match="names no rows"):
+        load_recipe(written(tmp_path, "model: m\n"))
+    with pytest.raises(Problems, match="names rows twice"):
+        load_recipe(written(tmp_path, "model: m\ntask: t\ndata: {train: x.csv}\n"))
+
+
+def test_when_checkpoints_are_written_does_not_make_another_run(tmp_path: Path) -> None:
+    plain = load_recipe(written(tmp_path, "model: m\ntask: t\n"))
+    often = load_recipe(written(tmp_path, "model: m\ntask: t\n"), ["train.checkpoint_steps=1"])
+    other = load_recipe(written(tmp_path, "model: m\ntask: t\n"), ["seed=1"])
+    assert plain.digest == often.digest != other.digest
+
+
+@pytest.mark.parametrize("path", sorted(recipes_folder().rglob("*.yaml")), ids=lambda path: path.name)
+def test_every_shipped_recipe_is_ready_to_run(path: Path) -> None:
+    from slimtune.check import ready
+    prepared = ready(read_recipe(path))
+    text = path.read_text()
+    assert prepared.task.train and prepared.task.test
+    assert f"slimtune run recipes/{path.name}" in text and text.count("\n") <= 30
