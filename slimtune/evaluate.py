@@ -1,4 +1,4 @@
-"""Scores for anything that answers: a base model, its adapter, a teacher, a lambda. Same rows, same prompts, same parser.
+"""Scores for anything that answers: a base model, its adapter, a teacher, a lambda. Same rows, prompts and parser.
 
 `Generate` takes examples and yields (index, completion) as they come. Every example's output, parsed answer, score and
 reason is kept; intervals and comparisons are computed from those records and nothing else.
@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from slimtune.data import Completion, Example, Message
-from slimtune.files import append_line, digest_json, publish_folder, read_json, write_json
+from slimtune.data import Completion, Example, Message, ToolCall
+from slimtune.files import append_line, digest_json, publish_folder, read_json, read_log, write_json
 from slimtune.models.toolcalls import parse_tool_calls, render_tool_calls
 from slimtune.scorers import get_scorer
 from slimtune.stats import Interval, score_interval
@@ -102,12 +102,13 @@ def evaluate(
     tool_format: str = "json",
     max_new_tokens: int | None = None,
     journal: Path | None = None,
+    answerer: str = "",
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Evaluation:
-    """Answer and score every example. With a `journal`, answers already in it are not asked for again; a torn last line
-    is dropped. `examples` carry the prompts: see `with_shots` for few-shot ones."""
+    """Answer and score every example. With a `journal`, what `answerer` (all that decides an answer, digested) has
+    answered there is not asked for again. `examples` carry the prompts: see `with_shots` for few-shot ones."""
     hashes = [prompt_digest(example) for example in examples]
-    answered = _read_journal(journal)
+    answered = _read_journal(journal, answerer)
     waiting = [index for index, digest in enumerate(hashes) if digest not in answered]
     on_progress(len(examples) - len(waiting), len(examples))
     limit = max_new_tokens or task.max_new_tokens
@@ -115,7 +116,8 @@ def evaluate(
         digest = hashes[waiting[place]]
         answered[digest] = completion
         if journal is not None:
-            append_line(journal, json.dumps({"prompt": digest, "completion": asdict(completion)}))
+            entry = {"prompt": digest, "answerer": answerer, "completion": asdict(completion)}
+            append_line(journal, json.dumps(entry))
         on_progress(len(examples) - len(waiting) + done, len(examples))
     missing = [example.id for example, digest in zip(examples, hashes, strict=True) if digest not in answered]
     assert not missing, f"{len(missing)} examples were never answered, {missing[0]} first"
@@ -194,7 +196,7 @@ def _absent(value: Any) -> Any:
 
 def _record(task: Task, example: Example, digest: str, completion: Completion, tool_format: str) -> Record:
     spoken = replace(completion, text=_THOUGHT.sub("", completion.text))
-    if not isinstance(example.target, str):
+    if not isinstance(example.target, str) and spoken.tool_calls is None:
         spoken = replace(spoken, tool_calls=parse_tool_calls(spoken.text, tool_format))
     score = get_scorer(task.scorer)(spoken, example)
     also = {scorer: get_scorer(scorer)(spoken, example).value for scorer in task.also}
@@ -219,13 +221,11 @@ def _record(task: Task, example: Example, digest: str, completion: Completion, t
     )
 
 
-def _read_journal(path: Path | None) -> dict[str, Completion]:
-    if path is None or not path.exists():
-        return {}
-    lines = path.read_bytes().split(b"\n")
-    whole, torn = lines[:-1], lines[-1]
-    if torn:  # a kill in mid-write: cut it off, so that the next line does not continue it
-        with path.open("r+b") as file:
-            file.truncate(sum(len(line) + 1 for line in whole))
-    entries = [json.loads(line) for line in whole if line]
-    return {entry["prompt"]: Completion(**entry["completion"]) for entry in entries}
+def _read_journal(path: Path | None, answerer: str) -> dict[str, Completion]:
+    entries = read_log(path) if path is not None and path.exists() else []
+    return {entry["prompt"]: _completion(entry["completion"]) for entry in entries if entry["answerer"] == answerer}
+
+
+def _completion(entry: dict[str, Any]) -> Completion:
+    calls = entry["tool_calls"]
+    return Completion(**{**entry, "tool_calls": None if calls is None else tuple(ToolCall(**call) for call in calls)})

@@ -6,16 +6,17 @@ A step whose output is there is not done again: outputs appear whole (see files.
 import fcntl
 import json
 import os
+import secrets
 import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from slimtune.errors import CannotWrite, UserError
-from slimtune.files import append_line, digest_json, read_json, sweep, write_json
+from slimtune.errors import UserError
+from slimtune.files import DISK_GONE, append_line, digest_json, read_json, read_log, sweep, write_json, writing
 
 _IDENTITY = "fingerprint.json"
 _OWNER = "owner.json"
@@ -26,6 +27,7 @@ class Run:
     """A run folder held by this process."""
 
     folder: Path
+    process: str = field(default_factory=lambda: secrets.token_hex(4))
 
     def has(self, name: str) -> bool:
         return (self.folder / name).exists()
@@ -37,8 +39,8 @@ class Run:
         return read_json(self.folder / name)
 
     def log(self, value: Mapping[str, Any]) -> None:
-        """Add one line to metrics.jsonl."""
-        append_line(self.folder / "metrics.jsonl", json.dumps(value))
+        """Add one line to metrics.jsonl, marked with the process that wrote it: see `training_seconds`."""
+        append_line(self.folder / "metrics.jsonl", json.dumps({**value, "process": self.process}))
 
 
 def fingerprint(identity: Mapping[str, Any]) -> str:
@@ -53,35 +55,39 @@ def open_run(folder: Path, identity: Mapping[str, Any]) -> Iterator[Run]:
     `identity` names what the run is of, part by part. Raises UserError where another process owns the folder, or where
     the folder holds a run of something else; CannotWrite where it cannot be made.
     """
-    try:
+    with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        owner = (folder / _OWNER).open("a+")
-    except OSError as error:
-        raise CannotWrite(f"Cannot write {folder}: {error.strerror}. Choose another --out.") from error
+        owner = (folder / _OWNER).open("a+b", buffering=0)
     with owner:
-        _own(folder, owner)
-        sweep(folder)
+        with writing(folder):
+            _own(folder, owner)
+            sweep(folder)
         _same_run(folder, identity)
-        yield Run(folder)
+        with writing(folder, only=DISK_GONE):  # whoever meets the full disk: a plot, a library's log
+            yield Run(folder)
 
 
-def _own(folder: Path, owner: Any) -> None:
+def _own(folder: Path, owner: BinaryIO) -> None:
     """Take the lock; the system lets go of it when the process ends, however it ends."""
     try:
         fcntl.flock(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
-        owner.seek(0)
-        holder = json.loads(owner.read() or "{}")
+        holder = _holder(owner)
         raise UserError(
             f"{folder} is owned by process {holder.get('pid', '?')} on {holder.get('host', '?')} since "
             f"{holder.get('since', '?')}. Wait for it, stop it, or choose another --out."
         ) from error
     owner.truncate(0)
-    json.dump(
-        {"pid": os.getpid(), "host": socket.gethostname(), "since": datetime.now(UTC).isoformat(timespec="seconds")},
-        owner,
-    )
-    owner.flush()
+    me = {"pid": os.getpid(), "host": socket.gethostname(), "since": datetime.now(UTC).isoformat(timespec="seconds")}
+    owner.write(json.dumps(me).encode())
+
+
+def _holder(owner: BinaryIO) -> dict[str, Any]:
+    owner.seek(0)
+    try:
+        return json.loads(owner.read())
+    except ValueError:  # it has the lock, and has not written its name yet
+        return {}
 
 
 def _same_run(folder: Path, identity: Mapping[str, Any]) -> None:
@@ -105,17 +111,11 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
 
 
 def training_seconds(folder: Path) -> float:
-    """Seconds of training over all processes of a run: each counts from its own beginning."""
-    total = before = 0.0
-    for step in _lines(folder):
-        total += step["seconds"] - (before if step["seconds"] >= before else 0.0)
-        before = step["seconds"]
-    return total
+    """Seconds of training over all processes of a run: each counts from its own beginning, and its last step says how
+    far it came."""
+    return sum({step.get("process"): step["seconds"] for step in _lines(folder)}.values())
 
 
 def _lines(folder: Path) -> list[dict[str, Any]]:
     path = folder / "metrics.jsonl"
-    if not path.exists():
-        return []
-    whole = path.read_bytes().split(b"\n")[:-1]
-    return [json.loads(line) for line in whole if line.endswith(b"}")]
+    return read_log(path) if path.exists() else []

@@ -5,11 +5,11 @@ Rotation goes by step, not by the clock, and only after the newest has been veri
 """
 
 import re
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from slimtune.files import damage, publish_folder, sweep
+from slimtune.errors import CannotWrite
+from slimtune.files import damage, publish_folder, remove_folder, sweep, writing
 
 _NAME = re.compile(r"step-(\d{8})")
 
@@ -18,8 +18,10 @@ def write_checkpoint(folder: Path, step: int, fill: Callable[[Path], None], *, k
     """Write a checkpoint of `step` and drop all but the newest `keep`. Raises CannotWrite; older ones then stand."""
     path = folder / f"step-{step:08d}"
     publish_folder(path, fill)
+    if wrong := damage(path):
+        raise CannotWrite(f"Checkpoint {path} was written and cannot be read back: {wrong}. Choose another --out.")
     for old in checkpoints(folder)[:-keep]:
-        shutil.rmtree(old)
+        remove_folder(old)
     return path
 
 
@@ -43,7 +45,8 @@ def newest_whole(folder: Path) -> tuple[Path | None, list[str]]:
         if wrong is None:
             return path, notes
         aside = _free_name(folder, f"damaged-{path.name}")
-        path.rename(aside)
+        with writing(aside):
+            path.rename(aside)
         notes.append(f"Checkpoint {path.name} is damaged ({wrong}); it is set aside as {aside.name}.")
     return None, notes
 

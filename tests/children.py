@@ -1,0 +1,167 @@
+"""Child processes that start at once: a parent imports everything once and forks for every run.
+
+`python children.py` reads a JSON request a line and answers with one: {"start": {...}} -> {"pid": n}, {"poll": n} or
+{"wait": n} -> {"code": exit code, -signal, or null while it runs}. A child is the real command line on real files: what
+a shell would start, without the eight seconds of imports. `Nursery` is the other end, for tests.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+STRACE_CALLS = "mkdir,mkdirat,openat,write,writev,pwrite64,fsync,fdatasync,ftruncate,rename,renameat,renameat2,unlink,unlinkat,rmdir"
+
+
+def until(ready: Callable[[], Any], *, seconds: float = 120, every: float = 0.002) -> Any:
+    """What `ready` returns once that is true."""
+    end = time.monotonic() + seconds
+    while not (value := ready()):
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(every)
+    return value
+
+
+@dataclass
+class Child:
+    """One run of the command line."""
+
+    nursery: "Nursery"
+    pid: int
+    output: Path
+
+    def kill(self, number: int = signal.SIGKILL) -> None:
+        os.kill(self.pid, number)  # unreaped until waited for, so the number is still its own
+
+    @property
+    def code(self) -> int | None:
+        return self.nursery.ask({"poll": self.pid})["code"]
+
+    def wait(self) -> int:
+        return self.nursery.ask({"wait": self.pid})["code"]
+
+    @property
+    def said(self) -> str:
+        return self.output.read_text(encoding="utf-8", errors="replace")
+
+
+class Nursery:
+    """Starts children. `start` takes what one would type after `slimtune`."""
+
+    def __init__(self) -> None:
+        self.parent = subprocess.Popen([sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self.count = 0
+
+    def start(self, folder: Path, *argv: object, cache: Path, gate: tuple[str, int] | None = None) -> Child:
+        """`folder` gets the child's output; with a `gate`, it stops when that (stage, done) is reported, says so by
+        the file `reached`, and goes on when there is a file `open`."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self.count += 1
+        output = folder / f"said-{self.count}.txt"
+        request = {
+            "argv": [str(word) for word in argv],
+            "cwd": str(folder),
+            "output": str(output),
+            "gate": gate,
+            "environment": {"SLIMTUNE_CACHE": str(cache), "COLUMNS": "200"},
+        }
+        return Child(self, self.ask({"start": request})["pid"], output)
+
+    def run(self, folder: Path, *argv: object, cache: Path) -> Child:
+        """Start one and wait for its end, which must be a good one."""
+        child = self.start(folder, *argv, cache=cache)
+        assert child.wait() == 0, child.said
+        return child
+
+    def ask(self, request: dict[str, Any]) -> dict[str, Any]:
+        self.parent.stdin.write(json.dumps(request).encode() + b"\n")
+        self.parent.stdin.flush()
+        return json.loads(self.parent.stdout.readline())
+
+    def close(self) -> None:
+        self.parent.stdin.close()
+        self.parent.wait()
+
+
+class Gate:
+    """A listener that writes down what it hears, and stops once at one place."""
+
+    def __init__(self, stage: str, done: int):
+        self.at = (stage, done)
+
+    def say(self, text: str) -> None:
+        print(text, flush=True)
+
+    def progress(self, stage: str, done: int, total: int, detail: str = "") -> None:
+        print(stage, done, total, flush=True)
+        if (stage, done) == self.at:
+            Path("reached").touch()
+            while not Path("open").exists():
+                time.sleep(0.001)
+
+
+def _gated(argv: list[str], stage: str, done: int) -> None:
+    """What `slimtune run RECIPE --out DIR` does, heard by a gate."""
+    from slimtune import check, cli
+    from slimtune.pipeline import run_recipe
+    from slimtune.recipe import read_recipe
+
+    _, recipe, _, out = argv
+    prepared = check.ready(read_recipe(Path(recipe)))
+    run_recipe(prepared, name="gated", out=Path(out), listener=Gate(stage, done), should_stop=cli._stop_flag())
+
+
+def _child(request: dict[str, Any]) -> None:
+    from slimtune import cli
+    from slimtune.errors import SlimtuneError
+
+    file = os.open(request["output"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(file, 1)
+    os.dup2(file, 2)
+    os.environ.update(request["environment"])
+    os.chdir(request["cwd"])
+    sys.argv = ["slimtune", *request["argv"]]
+    code: Any = 70
+    try:
+        code = cli.main() if request["gate"] is None else _gated(request["argv"], *request["gate"])
+    except SystemExit as end:
+        code = end.code
+    except SlimtuneError as error:
+        print(error)
+        code = error.exit_code
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code or 0)
+
+
+def _answer(request: dict[str, Any]) -> dict[str, Any]:
+    if "start" in request:
+        pid = os.fork()
+        if pid == 0:
+            _child(request["start"])
+        return {"pid": pid}
+    pid = request.get("poll") or request["wait"]
+    ended, status = os.waitpid(pid, os.WNOHANG if "poll" in request else 0)
+    return {"code": os.waitstatus_to_exitcode(status) if ended else None}
+
+
+def _serve() -> None:
+    import slimtune.check
+    import slimtune.engine.generate
+    import slimtune.engine.sft
+    import slimtune.pipeline  # noqa: F401
+
+    for line in sys.stdin.buffer:
+        sys.stdout.buffer.write(json.dumps(_answer(json.loads(line))).encode() + b"\n")
+        sys.stdout.buffer.flush()
+
+
+if __name__ == "__main__":
+    _serve()
