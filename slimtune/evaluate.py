@@ -157,6 +157,11 @@ def with_shots(example: Example, shots: Sequence[Example]) -> Example:
     return replace(example, messages=(*system, *turns, *example.messages[len(system) :]))
 
 
+def target_text(example: Example) -> str:
+    """What should be answered, as one text."""
+    return example.target if isinstance(example.target, str) else render_tool_calls(example.target, "json")
+
+
 def prompt_digest(example: Example) -> str:
     """SHA-256 over id, messages and tools: what is asked, of whom."""
     messages = [
@@ -200,14 +205,13 @@ def _record(task: Task, example: Example, digest: str, completion: Completion, t
         spoken = replace(spoken, tool_calls=parse_tool_calls(spoken.text, tool_format))
     score = get_scorer(task.scorer)(spoken, example)
     also = {scorer: get_scorer(scorer)(spoken, example).value for scorer in task.also}
-    target = example.target if isinstance(example.target, str) else render_tool_calls(example.target, "json")
     asked = next((message.content for message in reversed(example.messages) if message.role == "user"), "")
     return Record(
         example.id,
         example.cluster,
         digest,
         asked,
-        target,
+        target_text(example),
         example.target if task.labels else None,
         completion.text,
         score.answer,

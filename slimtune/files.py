@@ -194,29 +194,27 @@ def remove_folder(path: Path) -> None:
 def damage(path: Path) -> str | None:
     """What is wrong with a published folder, or None when it holds the files of its manifest and no others, each with
     its digest. Hidden files are other programs' and do not count."""
+    try:
+        return _damage(path)
+    except OSError as error:  # a disk that cannot give a file back has lost it
+        return f"{error.filename or path} cannot be read: {error.strerror}"
+
+
+def _damage(path: Path) -> str | None:
     if not (path / MANIFEST).is_file():
         return f"{MANIFEST} is missing"
     try:
-        manifest = read_json(path / MANIFEST)
-    except (ValueError, OSError):
-        return f"{MANIFEST} is not JSON, or cannot be read"
-    if not isinstance(manifest, dict):
-        return f"{MANIFEST} is not a manifest"
+        manifest = dict(read_json(path / MANIFEST))
+    except (ValueError, TypeError):
+        return f"{MANIFEST} is damaged itself"
     for name, digest in manifest.items():
         if not (path / name).is_file():
             return f"{name} is missing"
-        if _digest_or_none(path / name) != digest:
+        if digest_file(path / name) != digest:
             return f"{name} has changed since it was written"
     names = {str(file.relative_to(path)) for file in path.rglob("*") if file.is_file() and file.name[0] != "."}
     unknown = sorted(names - {*manifest, MANIFEST})
     return f"{unknown[0]} is not in {MANIFEST}" if unknown else None
-
-
-def _digest_or_none(file: Path) -> str | None:
-    try:
-        return digest_file(file)
-    except OSError:  # a disk that cannot give a file back has lost it
-        return None
 
 
 def sweep(folder: Path) -> None:

@@ -44,7 +44,7 @@ def gpus() -> Rows:
 
 
 def scorers() -> Rows:
-    return "Scorers", ("name", "what it measures"), [(name, scorer.what) for name, scorer in SCORERS.items()]
+    return "Scorers", ("name", "what it measures"), [(name, scorer.description) for name, scorer in SCORERS.items()]
 
 
 def recipes() -> Rows:

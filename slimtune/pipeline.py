@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from slimtune.answering import Listener, answer
 from slimtune.check import Ready, checked_task
 from slimtune.evaluate import Evaluation, choose_shots, with_shots, write_evaluation
 from slimtune.files import read_json
@@ -18,7 +19,7 @@ from slimtune.plan import choose_precision
 from slimtune.recipe import Recipe
 from slimtune.report import Report, read_report, write_report
 from slimtune.runs import fingerprint, open_run
-from slimtune.steps import Listener, Steps, answer
+from slimtune.steps import Steps
 
 
 @dataclass(frozen=True)

@@ -130,8 +130,8 @@ def _show_what_ran(console: Console, folder: Path) -> None:
     versions, memory = ran["versions"], training["peak_gpu_gib"]
     console.print(
         Text(
-            f"What ran: {ran['gpu'] or 'CPU'}, {ran['precision']}, {ran['quantisation']} weights, {ran['collation']} batches, "
-            f"{ran['attention']}; LoRA on {sum(ran['adapter_modules'].values())} layers, "
+            f"What ran: {ran['gpu'] or 'CPU'}, {ran['precision']}, {ran['quantisation']} weights, "
+            f"{ran['collation']} batches, {ran['attention']}; LoRA on {sum(ran['adapter_modules'].values())} layers, "
             f"{ran['trainable_parameters'] / 1e6:.1f}M parameters; {training['steps']} steps, "
             f"{training['tokens']:,} tokens, {training['seconds']:.0f} s; loss {training['first_loss']:.2f} to "
             f"{training['last_loss']:.2f}; {'' if memory is None else f'peak {memory:.2f} GiB; '}"

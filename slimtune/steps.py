@@ -9,35 +9,37 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from slimtune import __version__
+from slimtune.answering import Listener, answer
 from slimtune.check import Ready, plan_of
 from slimtune.data import Example
-from slimtune.errors import Interrupted, Problems, UserError
+from slimtune.errors import Problems, UserError
 from slimtune.evaluate import (
     Evaluation,
     choose_shots,
-    evaluate,
     prompt_digest,
     read_evaluation,
+    target_text,
     with_shots,
     write_evaluation,
 )
 from slimtune.files import cache_folder, damage, digest_file, digest_json, publish_folder, read_json, write_json
 from slimtune.gpus import GpuSpec, detect_gpu
 from slimtune.runs import Run, read_metrics, training_seconds
-from slimtune.tasks import Task
 
 SCORES_SCHEMA = 1  # raise it when a change to slimtune changes what a score means
-
-
-class Listener(Protocol):
-    """Hears what happens; the command line draws it, a test collects it."""
-
-    def say(self, text: str) -> None: ...
-
-    def progress(self, stage: str, done: int, total: int, detail: str = "") -> None: ...
+_SCORE_FACTS = (
+    "versions",
+    "gpu",
+    "device",
+    "precision",
+    "quantisation",
+    "attention",
+    "template_sha256",
+    "cpu_threads",
+)
 
 
 class Steps:
@@ -51,6 +53,7 @@ class Steps:
         self.as_gpu, self.gpu = as_gpu, as_gpu or detect_gpu()
         self.plan = plan_of(prepared, gpu=self.gpu)  # refuses what cannot fit, before any download
         self.loaded: Any = None
+        self.facts: dict[str, Any] = {}
         self.rows: Sequence[Any] = ()
 
     def base(self) -> Evaluation:
@@ -137,29 +140,14 @@ class Steps:
 
     def _cached_score(self, examples: Sequence[Example]) -> Path:
         """Where the base's score on these prompts is kept: a name made of everything that can change it."""
-        facts = read_json(self.run.folder / "environment.json")
-        parts = {
+        parts = {name: self.facts[name] for name in _SCORE_FACTS} | {
             "schema": SCORES_SCHEMA,
-            "model": facts["model"]["digest"],
+            "model": self.facts["model"]["digest"],
             "thinking": self.recipe.thinking,
             "limit": self.recipe.evaluate.max_new_tokens or self.task.max_new_tokens,
-            "scorer": self.task.scorer,
-            "also": self.task.also,
-            "targets": self.task.digest,
-            "prompts": [prompt_digest(example) for example in examples],
-            **{
-                key: facts[key]
-                for key in (
-                    "versions",
-                    "gpu",
-                    "device",
-                    "precision",
-                    "quantisation",
-                    "attention",
-                    "template_sha256",
-                    "cpu_threads",
-                )
-            },
+            "scorers": [self.task.scorer, *self.task.also],
+            "asked": [prompt_digest(example) for example in examples],
+            "expected": [target_text(example) for example in examples],
         }
         return cache_folder() / "scores" / digest_json(parts)
 
@@ -188,18 +176,14 @@ class Steps:
         self.plan = plan_of(self.prepared, gpu=self.gpu, lengths=[len(row) for row in self.rows])
         write_json(self.run.folder / "plan.json", self.plan.as_json())
         facts = load.describe(self.loaded)
+        self.facts = facts | {"versions": {"slimtune": __version__, **facts["versions"]}}
         self.run.step("data.json", self._data)
-        self.run.step(
-            "environment.json",
-            lambda: {
-                **facts,
-                "versions": {"slimtune": __version__, **facts["versions"]},
-                "collation": self.plan.collation,
-                "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-                "started": _now(),
-            },
-        )
+        self.run.step("environment.json", self._environment)
         return self.loaded
+
+    def _environment(self) -> dict[str, Any]:
+        command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+        return {**self.facts, "collation": self.plan.collation, "command": command, "started": _now()}
 
     def _same_model(self, where: Any) -> None:
         before = self.run.step(
@@ -310,41 +294,6 @@ class Steps:
             "notes": notes,
             "scorer": task.scorer,
         }
-
-
-def answer(
-    loaded: Any,
-    task: Task,
-    examples: Sequence[Example],
-    *,
-    name: str,
-    label: str,
-    few_shot_k: int,
-    max_new_tokens: int | None,
-    journal: Path,
-    listener: Listener,
-    should_stop: Callable[[], bool],
-) -> Evaluation:
-    """Let a loaded model answer, with progress; answers in the journal are not asked for again. Raises Interrupted."""
-    from slimtune.engine.generate import generate
-
-    def on_progress(done: int, total: int) -> None:
-        listener.progress(f"Score {label}", done, total)
-        if should_stop():
-            raise Interrupted(f"Stopped while scoring {label}; the answers so far are kept. Run the same command.")
-
-    return evaluate(
-        task,
-        examples,
-        lambda asked, limit: generate(loaded, asked, limit),
-        name=name,
-        label=label,
-        few_shot_k=few_shot_k,
-        tool_format=loaded.spec.tool_call_format,
-        max_new_tokens=max_new_tokens,
-        journal=journal,
-        on_progress=on_progress,
-    )
 
 
 def _now() -> str:

@@ -16,7 +16,7 @@ ROWS = (
     ("tasks",),
     ("plan", "runs"),
     ("engine",),
-    ("distill", "evaluate", "export", "serve", "check", "doctor"),
+    ("distill", "evaluate", "export", "serve", "check", "doctor", "answering"),
     ("report",),
     ("steps",),
     ("pipeline",),

@@ -13,8 +13,14 @@ VERBS = ("run", "check", "evaluate", "list", "doctor", "demo")
 
 
 def slimtune(*arguments: object, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "slimtune.cli", *map(str, arguments)], capture_output=True, text=True,
-                          cwd=cwd, env={**os.environ, "COLUMNS": "120", **environment}, timeout=300)
+    return subprocess.run(
+        [sys.executable, "-m", "slimtune.cli", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env={**os.environ, "COLUMNS": "120", **environment},
+        timeout=300,
+    )
 
 
 def test_slimtune_alone_shows_where_to_start() -> None:
@@ -30,6 +36,7 @@ def test_every_verb_explains_itself(verb: str) -> None:
 
 def test_the_verbs_are_these_and_no_others() -> None:
     from slimtune.cli import app
+
     assert {command.name or command.callback.__name__ for command in app.registered_commands} == set(VERBS)
 
 
@@ -44,35 +51,49 @@ contxt: 2048
 
 def test_check_prints_five_mistakes_with_lines_in_under_two_seconds_and_without_torch(tmp_path: Path) -> None:
     (tmp_path / "bad.yaml").write_text(FIVE)
-    trap = "import sys\nclass Trap:\n    def find_spec(self, name, *_):\n        if name.split('.')[0] in ('torch', " \
-           "'transformers', 'unsloth'):\n            raise SystemExit('imported ' + name)\nsys.meta_path.insert(0, Trap())\n"
+    trap = (
+        "import sys\nclass Trap:\n    def find_spec(self, name, *_):\n        if name.split('.')[0] in ('torch', "
+        "'transformers', 'unsloth'):\n            raise SystemExit('imported ' + name)\n"
+        "sys.meta_path.insert(0, Trap())\n"
+    )
     (tmp_path / "sitecustomize.py").write_text(trap)
     began = time.monotonic()
     path = os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH")]))
     shown = slimtune("check", "bad.yaml", cwd=tmp_path, PYTHONPATH=path)
     assert time.monotonic() - began < 2
     assert shown.returncode == 2, shown.stderr
-    for words in ("bad.yaml:1 model: There is no model named 'smollm2-135'. Did you mean 'smollm2-135m",
-                  "bad.yaml:2 task: There is no task named 'banking7'. Did you mean 'banking77'?",
-                  "bad.yaml:3 lora.rr: is not a key of a recipe. Did you mean 'r'?",
-                  "bad.yaml:5 train.epochs: input should be greater than 0, not -1.",
-                  "bad.yaml:6 contxt: is not a key of a recipe. Did you mean 'context'?"):
+    for words in (
+        "bad.yaml:1 model: There is no model named 'smollm2-135'. Did you mean 'smollm2-135m",
+        "bad.yaml:2 task: There is no task named 'banking7'. Did you mean 'banking77'?",
+        "bad.yaml:3 lora.rr: is not a key of a recipe. Did you mean 'r'?",
+        "bad.yaml:5 train.epochs: input should be greater than 0, not -1.",
+        "bad.yaml:6 contxt: is not a key of a recipe. Did you mean 'context'?",
+    ):
         assert words in shown.stderr
 
 
 def test_check_shows_the_row_that_will_be_trained_and_the_plan(recipe: Path) -> None:
     shown = slimtune("check", recipe)
     assert shown.returncode == 0, shown.stderr
-    for words in ("<|im_start|>assistant", "One row as it is trained", "0 rows exceed the context", "Ready to run",
-                  "random weights: they measure no quality"):
+    for words in (
+        "<|im_start|>assistant",
+        "One row as it is trained",
+        "0 rows exceed the context",
+        "Ready to run",
+        "random weights: they measure no quality",
+    ):
         assert words in shown.stdout
 
 
 def test_check_refuses_rows_longer_than_the_context(recipe: Path) -> None:
-    shown = slimtune("check", recipe, "--set", "context=64", "--set", "data.labels=[pay, lock]")
-    assert shown.returncode == 0
-    long = slimtune("check", recipe, "--set", "context=64", "--set", "data.skip_bad=true")
-    assert long.returncode in (0, 2)
+    shown = slimtune("check", recipe, "--set", "context=64")
+    assert shown.returncode == 0, shown.stderr  # the rows have up to 60 tokens
+    path = recipe.parent / "actions" / "train.jsonl"
+    path.write_text(path.read_text() + json.dumps({"text": "pay " * 80, "label": "pay"}) + "\n")
+    long = slimtune("check", recipe, "--set", "context=64")
+    assert long.returncode == 2 and "1 training rows are longer than the context of 64" in long.stderr
+    dropped = slimtune("check", recipe, "--set", "context=64", "--set", "data.long_rows=drop")
+    assert dropped.returncode == 0 and "1 rows exceed the context" in dropped.stdout
 
 
 @pytest.mark.parametrize("kind", ["models", "tasks", "gpus", "scorers", "recipes"])
@@ -91,7 +112,9 @@ def test_doctor_says_what_is_here() -> None:
     assert shown.returncode == 0 and "unsloth" in shown.stdout and "free in" in shown.stdout
 
 
-def test_evaluate_scores_a_run_and_its_base_model_on_the_same_rows(recipe: Path, tmp_path: Path, tiny_model: Path) -> None:
+def test_evaluate_scores_a_run_and_its_base_model_on_the_same_rows(
+    recipe: Path, tmp_path: Path, tiny_model: Path
+) -> None:
     out = tmp_path / "run"
     ran = slimtune("run", recipe, "--out", out)
     assert ran.returncode == 0, ran.stderr

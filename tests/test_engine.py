@@ -32,8 +32,9 @@ def loaded(tiny_model: Path):
 
 @pytest.fixture
 def adapted(loaded):
-    loaded.model = lora.attach_lora(loaded.model, loaded.spec, r=4, alpha=8, dropout=0.0, seed=3, checkpointing=False,
-                                    context=256)
+    loaded.model = lora.attach_lora(
+        loaded.model, loaded.spec, r=4, alpha=8, dropout=0.0, seed=3, checkpointing=False, context=256
+    )
     return loaded
 
 
@@ -43,17 +44,36 @@ def rows(loaded, task: Path):
 
 
 def settings(**changes: object) -> sft.Settings:
-    values = {"epochs": 2, "lr": 5e-3, "schedule": "linear", "warmup": 0.05, "batch": 8, "micro_batch": 8,
-              "collation": "padded", "weight_decay": 0.0, "max_grad_norm": 1.0, "seed": 3, "checkpoint_minutes": 60.0,
-              "checkpoint_steps": None, "keep_checkpoints": 2}
+    values = {
+        "epochs": 2,
+        "lr": 5e-3,
+        "schedule": "linear",
+        "warmup": 0.05,
+        "batch": 8,
+        "micro_batch": 8,
+        "collation": "padded",
+        "weight_decay": 0.0,
+        "max_grad_norm": 1.0,
+        "seed": 3,
+        "checkpoint_minutes": 60.0,
+        "checkpoint_steps": None,
+        "keep_checkpoints": 2,
+    }
     return sft.Settings(**{**values, **changes})
 
 
 def trained(adapted, rows, folder: Path, *, stop_at: int | None = None, **changes: object):
     """(result, losses, weights, sentences) of a training run."""
     steps, said = [], []
-    result = sft.train(adapted, rows, settings(**changes), folder, on_step=steps.append, say=said.append,
-                       should_stop=lambda: stop_at is not None and len(steps) >= stop_at - 1)
+    result = sft.train(
+        adapted,
+        rows,
+        settings(**changes),
+        folder,
+        on_step=steps.append,
+        say=said.append,
+        should_stop=lambda: stop_at is not None and len(steps) >= stop_at - 1,
+    )
     return result, [step.loss for step in steps], weights(adapted), said
 
 
@@ -64,12 +84,23 @@ def weights(adapted) -> torch.Tensor:
 def family(config_name: str, folder: Path, tokenizer: Path) -> Path:
     """Random weights of another architecture, two layers, with the tokenizer at hand."""
     import transformers
+
     made = transformers.AutoTokenizer.from_pretrained(tokenizer)
     torch.manual_seed(1)
     config = getattr(transformers, f"{config_name}Config")(
-        vocab_size=len(made), hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, head_dim=16, max_position_embeddings=512, tie_word_embeddings=False,
-        eos_token_id=made.eos_token_id, bos_token_id=1, pad_token_id=0)
+        vocab_size=len(made),
+        hidden_size=64,
+        intermediate_size=96,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=16,
+        max_position_embeddings=512,
+        tie_word_embeddings=False,
+        eos_token_id=made.eos_token_id,
+        bos_token_id=1,
+        pad_token_id=0,
+    )
     getattr(transformers, f"{config_name}ForCausalLM")(config).save_pretrained(folder)
     made.save_pretrained(folder)
     return folder
@@ -86,16 +117,20 @@ def test_the_loss_is_on_the_answer_alone_and_ends_with_the_stop_token(loaded, ro
 
 def test_a_template_that_does_not_close_the_answer_stops_the_run(loaded, task: Path) -> None:
     tokenizer = loaded.renderer.tokenizer
-    tokenizer.chat_template = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}" \
-                              "{% if add_generation_prompt %}assistant: {% endif %}"
+    tokenizer.chat_template = (
+        "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
+        "{% if add_generation_prompt %}assistant: {% endif %}"
+    )
     with pytest.raises(UserError, match="stop token"):
         make_renderer(tokenizer, loaded.spec, thinking="off").encode(get_task(str(task)).train[0])
 
 
 def test_a_template_that_drops_the_answer_stops_the_run(loaded, task: Path) -> None:
     tokenizer = loaded.renderer.tokenizer
-    tokenizer.chat_template = "{% for m in messages if m.role == 'user' %}{{ m.content }}{% endfor %}" \
-                              "{% if add_generation_prompt %}>{% endif %}"
+    tokenizer.chat_template = (
+        "{% for m in messages if m.role == 'user' %}{{ m.content }}{% endfor %}"
+        "{% if add_generation_prompt %}>{% endif %}"
+    )
     with pytest.raises(UserError, match="template"):
         make_renderer(tokenizer, loaded.spec, thinking="off").encode(get_task(str(task)).train[0])
 
@@ -103,7 +138,11 @@ def test_a_template_that_drops_the_answer_stops_the_run(loaded, task: Path) -> N
 def test_a_template_with_a_clock_renders_the_same_every_day(loaded, task: Path) -> None:
     tokenizer = loaded.renderer.tokenizer
     tokenizer.chat_template = "{{ strftime_now('%Y-%m-%d') }}" + tokenizer.chat_template
-    assert make_renderer(tokenizer, loaded.spec, thinking="off").prompt(get_task(str(task)).train[0]).startswith("2024-07-26")
+    assert (
+        make_renderer(tokenizer, loaded.spec, thinking="off")
+        .prompt(get_task(str(task)).train[0])
+        .startswith("2024-07-26")
+    )
 
 
 def test_thinking_is_refused_where_the_model_cannot(loaded) -> None:
@@ -113,6 +152,7 @@ def test_thinking_is_refused_where_the_model_cannot(loaded) -> None:
 
 def test_tool_calls_are_rendered_as_the_parser_reads_them(loaded) -> None:
     from slimtune.models.toolcalls import parse_tool_calls
+
     for example in get_task("voice_banking").train[:20]:
         row = loaded.renderer.encode(example)
         text = loaded.renderer.tokenizer.decode(row.answer[:-1])
@@ -121,7 +161,8 @@ def test_tool_calls_are_rendered_as_the_parser_reads_them(loaded) -> None:
 
 def test_every_expected_layer_gets_an_adapter(adapted) -> None:
     assert lora.adapter_modules(adapted.model) == dict.fromkeys(
-        sorted(["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]), 2)
+        sorted(["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]), 2
+    )
 
 
 def test_a_layer_without_its_adapter_stops_the_run(adapted, tmp_path: Path, embedded: Path) -> None:
@@ -131,11 +172,13 @@ def test_a_layer_without_its_adapter_stops_the_run(adapted, tmp_path: Path, embe
 
 
 @pytest.mark.parametrize("architecture", ["Llama", "Qwen3"])
-def test_shared_prefix_gives_the_gradients_of_the_padded_batch(architecture: str, tmp_path: Path, embedded: Path,
-                                                               task: Path) -> None:
+def test_shared_prefix_gives_the_gradients_of_the_padded_batch(
+    architecture: str, tmp_path: Path, embedded: Path, task: Path
+) -> None:
     loaded = loaded_from(family(architecture, tmp_path / "model", embedded))
-    loaded.model = lora.attach_lora(loaded.model, loaded.spec, r=4, alpha=8, dropout=0.0, seed=3, checkpointing=False,
-                                    context=256)
+    loaded.model = lora.attach_lora(
+        loaded.model, loaded.spec, r=4, alpha=8, dropout=0.0, seed=3, checkpointing=False, context=256
+    )
     rows = [loaded.renderer.encode(example) for example in get_task(str(task)).train[:8]]
     count = torch.tensor(sum(len(row.answer) for row in rows))
     found = []
@@ -152,16 +195,21 @@ def test_shared_prefix_gives_the_gradients_of_the_padded_batch(architecture: str
 
 def test_the_shared_prefix_is_most_of_the_tokens(rows) -> None:
     shared = prefix_length([row.prompt for row in rows[:8]])
-    assert shared > 20 and shared_prefix(rows[:8])["input_ids"].numel() < padded(rows[:8], pad_id=0)["input_ids"].numel() / 2
+    assert (
+        shared > 20
+        and shared_prefix(rows[:8])["input_ids"].numel() < padded(rows[:8], pad_id=0)["input_ids"].numel() / 2
+    )
 
 
 @pytest.mark.parametrize("architecture", ["Llama", "Qwen3"])
-def test_packed_decoding_says_what_padded_decoding_says(architecture: str, tmp_path: Path, embedded: Path, task: Path) -> None:
+def test_packed_decoding_says_what_padded_decoding_says(
+    architecture: str, tmp_path: Path, embedded: Path, task: Path
+) -> None:
     loaded = loaded_from(family(architecture, tmp_path / "model", embedded))
     prompts = [loaded.renderer.prompt_ids(example) for example in get_task(str(task)).test]
     with torch.inference_mode():
         packed, plain = _packed(loaded, prompts, 8), _padded(loaded, prompts, 8)
-    assert [answer[:len(packed[0])] for answer in plain] == packed and len(packed[0]) == 8
+    assert [answer[: len(packed[0])] for answer in plain] == packed and len(packed[0]) == 8
 
 
 def test_real_weights_answer_alike_packed_and_padded_and_stop(embedded: Path) -> None:
@@ -183,14 +231,16 @@ def test_rows_come_in_a_permutation_an_epoch() -> None:
 
 
 @pytest.mark.parametrize("collation", ["padded", "shared-prefix"])
-def test_training_learns_and_the_batch_is_the_same_however_it_is_sliced(collation: str, tiny_model: Path, task: Path,
-                                                                        tmp_path: Path) -> None:
+def test_training_learns_and_the_batch_is_the_same_however_it_is_sliced(
+    collation: str, tiny_model: Path, task: Path, tmp_path: Path
+) -> None:
     found = []
     for micro in (8, 2):
         loaded = loaded_from(tiny_model)
         rows = [loaded.renderer.encode(example) for example in get_task(str(task)).train]
-        loaded.model = lora.attach_lora(loaded.model, loaded.spec, r=4, alpha=8, dropout=0.0, seed=3,
-                                        checkpointing=False, context=256)
+        loaded.model = lora.attach_lora(
+            loaded.model, loaded.spec, r=4, alpha=8, dropout=0.0, seed=3, checkpointing=False, context=256
+        )
         found.append(trained(loaded, rows, tmp_path / str(micro), micro_batch=micro, collation=collation, epochs=6))
     assert found[0][1][-1] < found[0][1][0] - 0.5
     assert found[1][1] == pytest.approx(found[0][1], rel=1e-4)
@@ -214,8 +264,9 @@ def test_out_of_memory_halves_the_part_keeps_the_batch_and_says_so(tiny_model, t
     for budget in (10_000, 300):
         loaded = loaded_from(tiny_model)
         rows = [loaded.renderer.encode(example) for example in get_task(str(task)).train]
-        loaded.model = lora.attach_lora(loaded.model, loaded.spec, r=4, alpha=8, dropout=0.0, seed=3,
-                                        checkpointing=False, context=256)
+        loaded.model = lora.attach_lora(
+            loaded.model, loaded.spec, r=4, alpha=8, dropout=0.0, seed=3, checkpointing=False, context=256
+        )
         hook = out_of_memory_over(loaded.model, tokens=budget)
         found.append(trained(loaded, rows, tmp_path / str(budget)))
         hook.remove()
@@ -234,7 +285,9 @@ def test_out_of_memory_in_mid_run_replays_the_batch(adapted, rows, tmp_path: Pat
         if step.step == 3:
             hooks.append(out_of_memory_over(adapted.model, tokens=200, times=1))
 
-    result = sft.train(adapted, rows, settings(), tmp_path, on_step=on_step, say=lambda _: None, should_stop=lambda: False)
+    result = sft.train(
+        adapted, rows, settings(), tmp_path, on_step=on_step, say=lambda _: None, should_stop=lambda: False
+    )
     assert result.oom_splits == [{"step": 4, "micro_batch": 4}] and [step.step for step in steps] == list(range(1, 7))
 
 
@@ -244,11 +297,17 @@ def test_one_row_that_does_not_fit_is_refused_with_what_helps(adapted, rows, tmp
         trained(adapted, rows, tmp_path)
 
 
-@pytest.mark.parametrize("text", [
-    "CUDA out of memory. Tried to allocate 2.00 GiB", "CUDA error: out of memory\nCompile with...",
-    "CUDA driver error: out of memory", "Triton Error [CUDA]: out of memory", "CUBLAS_STATUS_ALLOC_FAILED when calling",
-    "[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory",
-])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "CUDA out of memory. Tried to allocate 2.00 GiB",
+        "CUDA error: out of memory\nCompile with...",
+        "CUDA driver error: out of memory",
+        "Triton Error [CUDA]: out of memory",
+        "CUBLAS_STATUS_ALLOC_FAILED when calling",
+        "[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory",
+    ],
+)
 def test_out_of_memory_is_recognised_whoever_says_it(text: str) -> None:
     assert is_out_of_memory(RuntimeError(text)) and not is_out_of_memory(ValueError(text))
 
@@ -259,11 +318,19 @@ def test_nan_ends_the_run_with_the_last_finite_checkpoint_kept(adapted, rows, tm
             next(p for p in adapted.model.parameters() if p.requires_grad).data.fill_(float("nan"))
 
     with pytest.raises(Diverged) as caught:
-        sft.train(adapted, rows, settings(checkpoint_steps=1), tmp_path, on_step=poison, say=lambda _: None,
-                  should_stop=lambda: False)
+        sft.train(
+            adapted,
+            rows,
+            settings(checkpoint_steps=1),
+            tmp_path,
+            on_step=poison,
+            say=lambda _: None,
+            should_stop=lambda: False,
+        )
     assert caught.value.exit_code == 71
     kept, _ = newest_whole(tmp_path)
     from safetensors.torch import load_file
+
     assert kept is not None and kept.name <= "step-00000003"
     assert all(torch.isfinite(tensor).all() for tensor in load_file(kept / "adapter_model.safetensors").values())
 
@@ -271,8 +338,9 @@ def test_nan_ends_the_run_with_the_last_finite_checkpoint_kept(adapted, rows, tm
 def test_a_stopped_run_saves_and_goes_on_to_the_same_weights(tiny_model: Path, task: Path, tmp_path: Path) -> None:
     def fresh():
         loaded = loaded_from(tiny_model)
-        loaded.model = lora.attach_lora(loaded.model, loaded.spec, r=4, alpha=8, dropout=0.1, seed=3,
-                                        checkpointing=False, context=256)
+        loaded.model = lora.attach_lora(
+            loaded.model, loaded.spec, r=4, alpha=8, dropout=0.1, seed=3, checkpointing=False, context=256
+        )
         return loaded, [loaded.renderer.encode(example) for example in get_task(str(task)).train]
 
     whole = trained(*fresh(), tmp_path / "whole")
@@ -312,6 +380,7 @@ def test_an_exploded_loss_ends_the_run_and_a_noisy_learned_one_does_not() -> Non
 def test_pickled_weights_and_code_in_a_model_are_refused(tiny_model: Path, tmp_path: Path) -> None:
     import json
     import shutil
+
     folder = tmp_path / "model"
     shutil.copytree(tiny_model, folder)
     config = json.loads((folder / "config.json").read_text())
@@ -339,6 +408,13 @@ def test_checkpoints_rotate_by_step_and_not_by_the_clock(adapted, rows, tmp_path
         for path in checkpoints(tmp_path):
             os.utime(path, (time.time() + 86_400 * (10 - step.step),) * 2)
 
-    sft.train(adapted, rows, settings(checkpoint_steps=1), tmp_path, on_step=date_ahead, say=lambda _: None,
-              should_stop=lambda: False)
+    sft.train(
+        adapted,
+        rows,
+        settings(checkpoint_steps=1),
+        tmp_path,
+        on_step=date_ahead,
+        say=lambda _: None,
+        should_stop=lambda: False,
+    )
     assert [path.name for path in checkpoints(tmp_path)] == ["step-00000005", "step-00000006"]

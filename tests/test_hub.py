@@ -51,12 +51,22 @@ class Hub(BaseHTTPRequestHandler):
             return self._send(self.refusal[0], b"{}", body=body, headers={"X-Error-Code": self.refusal[1]})
         if self.path.startswith(f"/api/models/{REPOSITORY}"):
             if "tree" in self.path:
-                tree = [{"type": "file", "path": name, "size": (self.files / name).stat().st_size, "oid": "0" * 40}
-                        for name in names]
+                tree = [
+                    {"type": "file", "path": name, "size": (self.files / name).stat().st_size, "oid": "0" * 40}
+                    for name in names
+                ]
                 return self._send(200, json.dumps(tree).encode(), body=body)
             siblings = [{"rfilename": name} for name in names]
-            info = {"id": REPOSITORY, "modelId": REPOSITORY, "sha": COMMIT, "siblings": siblings, "private": False,
-                    "disabled": False, "tags": [], "downloads": 0}
+            info = {
+                "id": REPOSITORY,
+                "modelId": REPOSITORY,
+                "sha": COMMIT,
+                "siblings": siblings,
+                "private": False,
+                "disabled": False,
+                "tags": [],
+                "downloads": 0,
+            }
             return self._send(200, json.dumps(info).encode(), body=body)
         data = (self.files / self.path.rsplit("/", 1)[1]).read_bytes()
         etag = f'"{hashlib.sha256(data).hexdigest()}"'
@@ -82,24 +92,40 @@ def hub(tiny_model: Path) -> Iterator[ThreadingHTTPServer]:
 
 def fetch(port: int, home: Path, *, revision: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "TRANSFORMERS_"))}
-    return subprocess.run([sys.executable, "-c", FETCH, revision], capture_output=True, text=True, timeout=120,
-                          env={**clean, "HF_ENDPOINT": f"http://127.0.0.1:{port}", "HF_HOME": str(home), **environment})
+    return subprocess.run(
+        [sys.executable, "-c", FETCH, revision],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**clean, "HF_ENDPOINT": f"http://127.0.0.1:{port}", "HF_HOME": str(home), **environment},
+    )
 
 
 def test_a_model_is_fetched_at_one_commit_and_then_works_without_the_hub(hub, tmp_path: Path) -> None:
     first = fetch(hub.server_port, tmp_path)
     assert first.returncode == 0, first.stderr
-    assert first.stdout.startswith(COMMIT) and "model.safetensors" in first.stdout and first.stdout.rstrip().endswith("True")
+    assert (
+        first.stdout.startswith(COMMIT)
+        and "model.safetensors" in first.stdout
+        and first.stdout.rstrip().endswith("True")
+    )
     hub.shutdown()
     hub.server_close()
     again = fetch(hub.server_port, tmp_path, revision=COMMIT)
     assert again.returncode == 0 and again.stdout == first.stdout
 
 
-@pytest.mark.parametrize(("refusal", "words"), [
-    ((403, "GatedRepo"), "gated"), ((404, "RepoNotFound"), "no repository"), ((404, "RevisionNotFound"), "no revision"),
-])
-def test_a_refusal_is_a_user_error_that_says_what_to_do(hub, tmp_path: Path, refusal: tuple[int, str], words: str) -> None:
+@pytest.mark.parametrize(
+    ("refusal", "words"),
+    [
+        ((403, "GatedRepo"), "gated"),
+        ((404, "RepoNotFound"), "no repository"),
+        ((404, "RevisionNotFound"), "no revision"),
+    ],
+)
+def test_a_refusal_is_a_user_error_that_says_what_to_do(
+    hub, tmp_path: Path, refusal: tuple[int, str], words: str
+) -> None:
     hub.RequestHandlerClass.refusal = refusal
     shown = fetch(hub.server_port, tmp_path, revision="nope" if "Revision" in refusal[1] else "")
     assert shown.returncode == 2, shown.stdout + shown.stderr

@@ -20,8 +20,9 @@ def write_checkpoint(folder: Path, step: int, fill: Callable[[Path], None], *, k
     publish_folder(path, fill)
     if wrong := damage(path):
         raise CannotWrite(f"Checkpoint {path} was written and cannot be read back: {wrong}. Choose another --out.")
-    for old in checkpoints(folder)[:-keep]:
-        remove_folder(old)
+    with writing(path):
+        for old in checkpoints(folder)[:-keep]:
+            remove_folder(old)
     return path
 
 

@@ -51,7 +51,7 @@ class Loaded:
 def load_model(
     spec: ModelSpec, source: Source, *, precision: str, quantisation: str, context: int, thinking: str
 ) -> Loaded:
-    """Load a base model for LoRA. `context` must not exceed the native one: Unsloth would stretch positions linearly."""
+    """Load a base model for LoRA. `context` must not exceed the native one: Unsloth would stretch it linearly."""
     if context > spec.native_context:
         raise UserError(
             f"A context of {context} is more than the {spec.native_context} tokens {spec.label} was made for."

@@ -21,7 +21,7 @@ from slimtune.models import ModelSpec
 def attach_lora(
     model: Any, spec: ModelSpec, *, r: int, alpha: int, dropout: float, seed: int, checkpointing: bool, context: int
 ) -> Any:
-    """The model with fresh adapters on every linear layer of the family's regex. Raises SlimtuneError on a shortfall."""
+    """The model with fresh adapters on every linear layer of the family's regex. SlimtuneError on a shortfall."""
     torch.manual_seed(seed)
     model = FastLanguageModel.get_peft_model(
         model,

@@ -97,7 +97,7 @@ class Renderer:
 
 
 def load_tokenizer(folder: Path, spec: ModelSpec) -> Any:
-    """The tokenizer of a model folder with the spec's template and a padding token. Raises UserError without template."""
+    """The tokenizer of a model folder with the spec's template and a padding token. UserError without one."""
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)

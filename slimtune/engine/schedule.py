@@ -1,0 +1,65 @@
+"""What training is told and what it tells: settings, the order of rows, a report a step, the result. No torch here."""
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to train. `batch` rows make one optimizer step, in slices of `micro_batch`."""
+
+    epochs: float
+    lr: float
+    schedule: str
+    warmup: float
+    batch: int
+    micro_batch: int
+    collation: str
+    weight_decay: float
+    max_grad_norm: float
+    seed: int
+    checkpoint_minutes: float
+    checkpoint_steps: int | None
+    keep_checkpoints: int
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """One optimizer step, as it goes into metrics.jsonl. Times in seconds since training began, this process."""
+
+    step: int
+    steps: int
+    epoch: float
+    loss: float
+    lr: float
+    grad_norm: float
+    skipped: int
+    tokens: int
+    supervised_tokens: int
+    seconds: float
+    gpu_reserved_gib: float | None
+
+
+@dataclass
+class TrainResult:
+    """What training came to. `tokens` counts what was computed, this process; `notes` are sentences for the report."""
+
+    steps: int
+    resumed_at: int | None
+    micro_batch: int
+    peak_gpu_gib: float | None
+    oom_splits: list[dict[str, int]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def count_steps(rows: int, *, epochs: float, batch: int) -> int:
+    """Optimizer steps of a run."""
+    return math.ceil(round(rows * epochs) / batch)
+
+
+def row_order(rows: int, *, epochs: float, seed: int) -> np.ndarray:
+    """Row numbers in training order: a permutation an epoch, one after the other; a part of one for a part epoch."""
+    whole = [np.random.default_rng([seed, epoch]).permutation(rows) for epoch in range(math.ceil(epochs))]
+    return np.concatenate(whole)[: round(rows * epochs)]

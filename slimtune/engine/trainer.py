@@ -1,0 +1,245 @@
+"""TRL's SFTTrainer over whole optimizer batches: it owns the loop, we own batches, checkpoints and what goes wrong."""
+
+from unsloth import FastLanguageModel  # noqa: F401, I001  first: it patches what the others import
+import math
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from torch.utils.data import DataLoader
+from transformers import PrinterCallback, TrainerCallback
+from trl import SFTConfig, SFTTrainer
+
+from slimtune.engine.checkpoint import write_checkpoint
+from slimtune.engine.collate import IGNORE, padded, shared_prefix
+from slimtune.engine.load import Loaded
+from slimtune.engine.memory import is_out_of_memory, release
+from slimtune.engine.render import Encoded
+from slimtune.engine.schedule import Settings, StepReport, TrainResult, row_order
+from slimtune.engine.watch import Watch
+from slimtune.errors import Diverged, UserError
+
+
+class RowTrainer(SFTTrainer):
+    """SFTTrainer over whole optimizer batches, with checkpoints of our own."""
+
+    def __init__(
+        self,
+        loaded: Loaded,
+        rows: Sequence[Encoded],
+        settings: Settings,
+        folder: Path,
+        steps: int,
+        on_step: Callable[[StepReport], None],
+        should_stop: Callable[[], bool],
+        say: Callable[[str], None],
+    ):
+        self.rows, self.settings, self.folder, self.steps, self.say = rows, settings, folder, steps, say
+        self.pad_id = loaded.renderer.tokenizer.pad_token_id
+        self.result = TrainResult(steps, None, min(settings.micro_batch, settings.batch), None)
+        self.step_tokens = self.step_supervised = 0
+        self.order = row_order(len(rows), epochs=settings.epochs, seed=settings.seed)
+        super().__init__(
+            model=loaded.model,
+            args=_arguments(settings, steps, folder, loaded.precision),
+            train_dataset=Dataset.from_dict({"row": list(range(len(rows)))}),
+            data_collator=lambda batch: {"rows": [item["row"] for item in batch]},
+            processing_class=loaded.renderer.tokenizer,
+        )
+        self.remove_callback(PrinterCallback)
+        self.add_callback(_Steps(self, on_step, should_stop))
+
+    def get_train_dataloader(self) -> DataLoader:
+        batches = [
+            self.order[start : start + self.settings.batch].tolist()
+            for start in range(0, len(self.order), self.settings.batch)
+        ]
+        return DataLoader(self.train_dataset, batch_sampler=batches, collate_fn=self.data_collator)
+
+    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any = None) -> tuple[list, None]:
+        return [next(epoch_iterator) for _ in range(num_batches)], None
+
+    def floating_point_ops(self, inputs: Any) -> int:
+        return 0
+
+    def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
+        """Forward and backward over one optimizer batch; the mean loss per supervised token, as a tensor."""
+        return self._replayed(model, [self.rows[index] for index in inputs["rows"]])
+
+    def _replayed(self, model: Any, batch: Sequence[Encoded]) -> torch.Tensor:
+        model.train()
+        while True:
+            try:
+                return self._slices(model, batch)
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+            model.zero_grad(set_to_none=True)
+            release()
+            self._halve(batch)
+
+    def _slices(self, model: Any, batch: Sequence[Encoded]) -> torch.Tensor:
+        supervised = sum(len(row.answer) for row in batch)
+        self.step_tokens, self.step_supervised = 0, supervised
+        total = torch.zeros((), device=self.args.device)
+        for start in range(0, len(batch), self.result.micro_batch):
+            total += self._backward(model, batch[start : start + self.result.micro_batch], supervised)
+        return total
+
+    def _backward(self, model: Any, part: Sequence[Encoded], supervised: int) -> torch.Tensor:
+        if self.settings.collation == "shared-prefix":
+            tensors = shared_prefix(part)
+        else:
+            tensors = padded(part, pad_id=self.pad_id, multiple=8 if self.args.device.type == "cuda" else 1)
+        self.step_tokens += tensors["input_ids"].numel()
+        tensors = {name: tensor.to(self.args.device) for name, tensor in tensors.items()}
+        with self.compute_loss_context_manager():
+            loss = model(**tensors, num_items_in_batch=torch.tensor(supervised, device=self.args.device)).loss
+        self.accelerator.backward(loss)
+        return loss.detach().float()
+
+    def _halve(self, batch: Sequence[Encoded]) -> None:
+        if self.result.micro_batch == 1:
+            raise UserError(
+                f"One row of {max(map(len, batch))} tokens does not fit the memory. What helps: a smaller "
+                "`context`, a smaller `lora.r`, or `train.quantisation: 4bit`."
+            )
+        self.result.micro_batch //= 2
+        split = {"step": self.state.global_step + 1, "micro_batch": self.result.micro_batch}
+        self.result.oom_splits.append(split)
+        self.say(
+            f"Out of memory at step {split['step']}: from here on the batch is computed in parts of "
+            f"{split['micro_batch']} rows. The batch itself stays {self.settings.batch}."
+        )
+
+    def probe(self, *, step: bool) -> None:
+        """Forward and backward over the longest rows, and an optimizer step that changes nothing, so that a run that
+        cannot fit says so in its first minute."""
+        longest = sorted(self.rows, key=len, reverse=True)[: max(2, self.result.micro_batch)]
+        _check_first_batch(longest)
+        state = torch.get_rng_state()
+        self._replayed(self.model, longest)
+        if not any(
+            parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in self.model.parameters()
+        ):
+            raise Diverged("The gradient of the longest rows is zero everywhere: nothing would be learned.")
+        if step:
+            self._empty_step()
+        self.model.zero_grad(set_to_none=True)
+        torch.set_rng_state(state)
+
+    def _empty_step(self) -> None:
+        """Make the optimizer allocate its state, at learning rate 0, then forget it."""
+        optimizer = getattr(self.optimizer, "optimizer", self.optimizer)
+        rates = [group["lr"] for group in optimizer.param_groups]
+        for group in optimizer.param_groups:
+            group["lr"] = 0.0
+        optimizer.step()
+        optimizer.state.clear()
+        for group, rate in zip(optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        if not all(torch.isfinite(p).all() for p in model.parameters() if p.requires_grad):
+            raise Diverged(f"Step {self.state.global_step}: the weights are not finite. The checkpoint before is kept.")
+        write_checkpoint(self.folder, self.state.global_step, self._fill, keep=self.settings.keep_checkpoints)
+
+    def _fill(self, out: Path) -> None:
+        self.model.save_pretrained(out)
+        self._save_optimizer_and_scheduler(str(out))
+        self._save_scaler(str(out))
+        self._save_rng_state(str(out))
+        self.state.save_to_json(str(out / "trainer_state.json"))
+
+
+class _Steps(TrainerCallback):
+    """Reports every step, saves by time and by step, and stops on request at a step's end."""
+
+    def __init__(self, trainer: RowTrainer, on_step: Callable[[StepReport], None], should_stop: Callable[[], bool]):
+        self.trainer, self.on_step, self.should_stop = trainer, on_step, should_stop
+        self.watch = Watch(trainer.steps, scaler=trainer.args.fp16)
+        self.began = self.saved = time.monotonic()
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.trainer.probe(step=state.global_step == 0)
+        self.began = self.saved = time.monotonic()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
+        settings = self.trainer.settings
+        due = time.monotonic() - self.saved > settings.checkpoint_minutes * 60
+        due |= bool(settings.checkpoint_steps) and state.global_step % settings.checkpoint_steps == 0
+        if self.should_stop():
+            control.should_training_stop = due = True
+        if due or state.global_step == self.trainer.steps:
+            control.should_save = True
+        return control
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.saved = time.monotonic()
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
+        if not logs or "grad_norm" not in logs:
+            return
+        skipped = bool(self.trainer.accelerator.optimizer_step_was_skipped)
+        loss, norm = float(logs["loss"]), float(logs["grad_norm"])
+        self.watch.step(state.global_step, loss=loss, grad_norm=norm, skipped=skipped)
+        cuda = args.device.type == "cuda"
+        self.on_step(
+            StepReport(
+                state.global_step,
+                self.trainer.steps,
+                state.global_step * self.trainer.settings.batch / len(self.trainer.rows),
+                loss,
+                logs["learning_rate"],
+                norm,
+                self.watch.skipped,
+                self.trainer.step_tokens,
+                self.trainer.step_supervised,
+                time.monotonic() - self.began,
+                torch.cuda.max_memory_reserved() / 2**30 if cuda else None,
+            )
+        )
+
+
+def _check_first_batch(rows: Sequence[Encoded]) -> None:
+    """Mask and stop token, asserted on what is really computed."""
+    batch = padded(rows, pad_id=0)
+    for row, labels in zip(rows, batch["labels"].tolist(), strict=True):
+        supervised = [label for label in labels if label != IGNORE]
+        assert tuple(supervised) == row.answer, f"row {row.id}: the loss is not on the answer alone"
+        assert row.prompt and row.answer, f"row {row.id}: nothing to predict, or nothing to predict it from"
+
+
+def _arguments(settings: Settings, steps: int, folder: Path, precision: str) -> SFTConfig:
+    return SFTConfig(
+        output_dir=str(folder),
+        per_device_train_batch_size=settings.batch,
+        gradient_accumulation_steps=1,
+        num_train_epochs=1,
+        max_steps=steps,
+        learning_rate=settings.lr,
+        lr_scheduler_type=settings.schedule,
+        warmup_steps=math.ceil(settings.warmup * steps),
+        weight_decay=settings.weight_decay,
+        max_grad_norm=settings.max_grad_norm,
+        optim="adamw_8bit" if torch.cuda.is_available() else "adamw_torch",
+        bf16=precision == "bf16",
+        fp16=precision == "fp16",
+        seed=settings.seed,
+        data_seed=settings.seed,
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        save_strategy="no",
+        eval_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        dataset_kwargs={"skip_prepare_dataset": True},
+        dataloader_num_workers=0,
+        max_length=None,
+        packing=False,
+        padding_free=False,
+    )
