@@ -7,6 +7,7 @@ from typing import Any, Protocol
 from slimtune.data import Example
 from slimtune.errors import Interrupted
 from slimtune.evaluate import Evaluation, evaluate
+from slimtune.files import digest_json
 from slimtune.tasks import Task
 
 
@@ -33,6 +34,7 @@ def answer(
 ) -> Evaluation:
     """Let a loaded model answer, with progress; answers in the journal are not asked for again. Raises Interrupted."""
     from slimtune.engine.generate import generate
+    from slimtune.engine.load import describe
 
     def on_progress(done: int, total: int) -> None:
         listener.progress(f"Score {label}", done, total)
@@ -49,5 +51,6 @@ def answer(
         tool_format=loaded.spec.tool_call_format,
         max_new_tokens=max_new_tokens,
         journal=journal,
+        answerer=digest_json([describe(loaded), label, max_new_tokens]),
         on_progress=on_progress,
     )

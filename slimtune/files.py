@@ -29,7 +29,9 @@ MANIFEST = "manifest.json"
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 DISK_GONE = frozenset({*_FULL, errno.EROFS, errno.EIO, errno.ENOTCONN, errno.ESTALE, errno.ENODEV, errno.ENXIO})
 """Errors of a disk that is full or away: whoever meets one, it is not our bug."""
-_REFUSED = DISK_GONE | {errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG}
+_REFUSED = DISK_GONE | {
+    *(errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY, errno.ENAMETOOLONG)
+}
 _WRAPPED = re.compile(r"\(os error (\d+)\)|code: (\d+)")  # how safetensors words an error of the system
 _PROBE = bytes(1 << 16)
 
@@ -167,16 +169,16 @@ def _seal(folder: Path) -> None:
 def _put(temporary: Path, path: Path) -> None:
     """Rename a folder into place. One that is there is moved away whole first, and back where that was for nothing."""
     aside = _temporary(path, "-old")
-    shutil.rmtree(aside, ignore_errors=True)
     while True:
         try:
             os.rename(temporary, path)
             break
         except OSError as error:
-            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST) or aside.exists():
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 with contextlib.suppress(OSError):
                     os.rename(aside, path)
                 raise
+        shutil.rmtree(aside, ignore_errors=True)
         with contextlib.suppress(FileNotFoundError):  # another process may have moved it away meanwhile
             os.rename(path, aside)
     shutil.rmtree(aside, ignore_errors=True)

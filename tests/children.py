@@ -1,22 +1,39 @@
 """Child processes that start at once: a parent imports everything once and forks for every run.
 
-`python children.py` reads a JSON request a line and answers with one: {"start": {...}} -> {"pid": n}, {"poll": n} or
-{"wait": n} -> {"code": exit code, -signal, or null while it runs}. A child is the real command line on real files: what
+`python children.py` reads a JSON request a line and answers with one: {"start": {...}} -> {"pid": n}, and
+{"poll": n} -> {"code": exit code, -signal, or null while it runs}. A child is the real command line on real files: what
 a shell would start, without the eight seconds of imports. `Nursery` is the other end, for tests.
 """
 
+import importlib
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-STRACE_CALLS = "mkdir,mkdirat,openat,write,writev,pwrite64,fsync,fdatasync,ftruncate,rename,renameat,renameat2,unlink,unlinkat,rmdir"
+IMPORTED = (  # what a run imports, at once or on the way
+    "slimtune.check",
+    "slimtune.engine.sft",
+    "slimtune.engine.generate",
+    "slimtune.pipeline",
+    "slimtune.screen",
+    "statsmodels.stats.proportion",
+    "pyarrow.parquet",
+    "matplotlib.backends.backend_svg",
+    "matplotlib.backends.backend_agg",
+    "jinja2.sandbox",
+)
+STRACE_CALLS = (  # all that change a file system, and openat, which may
+    "mkdir,mkdirat,openat,write,writev,pwrite64,fsync,fdatasync,ftruncate,rename,renameat,renameat2,unlink,unlinkat,"
+    "rmdir"
+)
 
 
 def until(ready: Callable[[], Any], *, seconds: float = 120, every: float = 0.002) -> Any:
@@ -44,7 +61,7 @@ class Child:
         return self.nursery.ask({"poll": self.pid})["code"]
 
     def wait(self) -> int:
-        return self.nursery.ask({"wait": self.pid})["code"]
+        return until(lambda: [code for code in [self.code] if code is not None], every=0.01)[0]
 
     @property
     def said(self) -> str:
@@ -56,13 +73,14 @@ class Nursery:
 
     def __init__(self) -> None:
         self.parent = subprocess.Popen([sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        self.count = 0
+        self.count, self.lock = 0, threading.Lock()
 
     def start(self, folder: Path, *argv: object, cache: Path, gate: tuple[str, int] | None = None) -> Child:
         """`folder` gets the child's output; with a `gate`, it stops when that (stage, done) is reported, says so by
         the file `reached`, and goes on when there is a file `open`."""
         folder.mkdir(parents=True, exist_ok=True)
-        self.count += 1
+        with self.lock:
+            self.count += 1
         output = folder / f"said-{self.count}.txt"
         request = {
             "argv": [str(word) for word in argv],
@@ -80,9 +98,10 @@ class Nursery:
         return child
 
     def ask(self, request: dict[str, Any]) -> dict[str, Any]:
-        self.parent.stdin.write(json.dumps(request).encode() + b"\n")
-        self.parent.stdin.flush()
-        return json.loads(self.parent.stdout.readline())
+        with self.lock:
+            self.parent.stdin.write(json.dumps(request).encode() + b"\n")
+            self.parent.stdin.flush()
+            return json.loads(self.parent.stdout.readline())
 
     def close(self) -> None:
         self.parent.stdin.close()
@@ -122,8 +141,9 @@ def _child(request: dict[str, Any]) -> None:
     from slimtune.errors import SlimtuneError
 
     file = os.open(request["output"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    os.dup2(file, 1)
-    os.dup2(file, 2)
+    for stream in (1, 2):
+        os.dup2(file, stream)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.environ.update(request["environment"])
     os.chdir(request["cwd"])
     sys.argv = ["slimtune", *request["argv"]]
@@ -147,20 +167,18 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
         if pid == 0:
             _child(request["start"])
         return {"pid": pid}
-    pid = request.get("poll") or request["wait"]
-    ended, status = os.waitpid(pid, os.WNOHANG if "poll" in request else 0)
+    ended, status = os.waitpid(request["poll"], os.WNOHANG)
     return {"code": os.waitstatus_to_exitcode(status) if ended else None}
 
 
 def _serve() -> None:
-    import slimtune.check
-    import slimtune.engine.generate
-    import slimtune.engine.sft
-    import slimtune.pipeline  # noqa: F401
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # the libraries print while they are imported
+    for name in IMPORTED:
+        importlib.import_module(name)
 
     for line in sys.stdin.buffer:
-        sys.stdout.buffer.write(json.dumps(_answer(json.loads(line))).encode() + b"\n")
-        sys.stdout.buffer.flush()
+        print(json.dumps(_answer(json.loads(line))), file=answers, flush=True)
 
 
 if __name__ == "__main__":
