@@ -106,12 +106,12 @@ def plan_of(prepared: Ready, *, gpu: GpuSpec | DetectedGpu | None, lengths: Sequ
 
 def count_tokens(prepared: Ready) -> TokenReport | str:
     """Render and tokenize every training row; or, in a sentence, why that is not possible here."""
+    from slimtune.engine import require_training
+    from slimtune.engine.render import load_tokenizer, make_renderer
+    from slimtune.engine.source import local_folder
+
     try:
-        from slimtune.engine.render import load_tokenizer, make_renderer
-        from slimtune.engine.source import local_folder
-    except ImportError as error:
-        return f"Tokens are not counted: {error.name} is not installed (pip install 'slimtune[train]')."
-    try:
+        require_training()
         folder = local_folder(prepared.spec)
     except SlimtuneError as error:
         return f"Tokens are not counted: {error}"

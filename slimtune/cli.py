@@ -22,7 +22,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-RecipeArgument = Annotated[Path, typer.Argument(help="A recipe: one YAML file.", show_default=False)]
+RecipeArgument = Annotated[
+    str, typer.Argument(metavar="RECIPE", help="A YAML file, or a name of `slimtune list recipes`.", show_default=False)
+]
 SetOption = Annotated[list[str], typer.Option("--set", metavar="A.B=C", help="Change one key, e.g. train.epochs=2.")]
 DataOption = Annotated[
     Path | None, typer.Option("--data", metavar="DIR", help="A folder of task folders to look in first.")
@@ -62,9 +64,7 @@ def run(
 @app.command()
 def demo(out: OutOption = None) -> None:
     """Run the main job on the embedded model and task: a few minutes on two CPU cores, no account, no download."""
-    from slimtune.recipe import recipes_folder
-
-    _run(recipes_folder() / "smollm2-banking77-demo.yaml", [], out=out, data=None, as_gpu=None)
+    _run("smollm2-banking77-demo", [], out=out, data=None, as_gpu=None)
 
 
 @app.command()
@@ -77,9 +77,9 @@ def check(
     """Show what a recipe would train, what it takes, and everything wrong with it."""
     from slimtune import check as checks
     from slimtune.gpus import detect_gpu, get_gpu
-    from slimtune.recipe import read_recipe
+    from slimtune.recipe import find_recipe, read_recipe
 
-    prepared = checks.ready(read_recipe(recipe, overrides), data_dir=data)
+    prepared = checks.ready(read_recipe(find_recipe(recipe), overrides), data_dir=data)
     tokens = checks.count_tokens(prepared)
     lengths = () if isinstance(tokens, str) else tokens.lengths
     plan = checks.plan_of(prepared, gpu=get_gpu(gpu) if gpu else detect_gpu(), lengths=lengths)
@@ -130,13 +130,14 @@ def doctor() -> None:
         raise typer.Exit(2)
 
 
-def _run(path: Path, overrides: list[str], *, out: Path | None, data: Path | None, as_gpu: str | None) -> None:
+def _run(recipe: str, overrides: list[str], *, out: Path | None, data: Path | None, as_gpu: str | None) -> None:
     from slimtune import check as checks
     from slimtune.gpus import get_gpu
     from slimtune.pipeline import run_recipe
-    from slimtune.recipe import read_recipe
+    from slimtune.recipe import find_recipe, read_recipe
 
     console = Console()
+    path = find_recipe(recipe)
     prepared = checks.ready(read_recipe(path, overrides), data_dir=data)
     screen.show_title(console, prepared)
     with screen.Live(console) as listener:
@@ -168,6 +169,8 @@ def _stop_flag() -> Callable[[], bool]:
 
 def main() -> None:
     """Entry point: errors for people are a sentence and an exit code; ours come with their traceback and 70."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="replace")  # what a terminal's encoding lacks is shown as a question mark
     try:
         app()
     except SlimtuneError as error:

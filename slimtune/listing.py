@@ -48,13 +48,13 @@ def scorers() -> Rows:
 
 
 def recipes() -> Rows:
-    files = [*sorted(recipes_folder().glob("*.yaml")), *sorted(Path().glob("*.yaml"))]
-    rows = [(_shown(file), file.read_text(encoding="utf-8").split("\n", 1)[0].removeprefix("# ")) for file in files]
-    return "Recipes", ("file", "what it does"), rows
+    rows = [(file.stem, _headline(file)) for file in sorted(recipes_folder().glob("*.yaml"))]
+    rows += [(file.name, _headline(file)) for file in sorted(Path().glob("*.yaml"))]
+    return "Recipes", ("name", "what it does"), rows
 
 
-def _shown(file: Path) -> str:
-    return str(file.relative_to(Path.cwd())) if file.is_relative_to(Path.cwd()) else str(file)
+def _headline(file: Path) -> str:
+    return file.read_text(encoding="utf-8").split("\n", 1)[0].removeprefix("# ")
 
 
 KINDS = {"models": models, "tasks": tasks, "gpus": gpus, "scorers": scorers, "recipes": recipes}

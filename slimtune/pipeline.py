@@ -11,6 +11,7 @@ from typing import Any
 
 from slimtune.answering import Listener, answer
 from slimtune.check import Ready, checked_task
+from slimtune.engine import require_training
 from slimtune.evaluate import Evaluation, choose_shots, with_shots, write_evaluation
 from slimtune.files import read_json
 from slimtune.gpus import GpuSpec, detect_gpu
@@ -55,6 +56,7 @@ def run_recipe(
     with open_run(folder, identity) as run, _library_output(folder):
         if run.has("report.html"):
             return Outcome(folder, read_report(folder), True)
+        require_training()
         run.step("recipe.json", prepared.recipe.as_json)
         steps = Steps(prepared, run, as_gpu=as_gpu, listener=listener, should_stop=should_stop)
         base = steps.base()
@@ -103,6 +105,7 @@ def evaluate_target(
     task = checked_task(recipe, task_name=task_name, rows=rows, data_dir=data_dir)
     name = f"{task.name}-{task.digest[:8]}-{few_shot}-shot"
     folder = out or (run / "evaluations" / name if run else Path("runs") / f"{spec.key}-on-{name}")
+    require_training()
     folder.parent.mkdir(parents=True, exist_ok=True)
     with _library_output(folder.parent):
         listener.say(f"Loading {spec.label}.")

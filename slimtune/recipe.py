@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from slimtune.errors import Problem, Problems, did_you_mean
+from slimtune.errors import Problem, Problems, UserError, did_you_mean
 from slimtune.files import digest_json
 from slimtune.strict_yaml import Document, parse_scalar, parse_yaml
 
@@ -96,7 +96,7 @@ class Recipe(Section):
     """Everything that decides a run's result."""
 
     model: str
-    """A name of `slimtune list models`, a Hugging Face repository, or a folder."""
+    """A name of `slimtune list models`, the Hugging Face repository of one, or a folder."""
     revision: str | None = None
     """Commit of a Hugging Face repository; resolved and pinned at the first run."""
     task: str | None = None
@@ -219,6 +219,18 @@ def _where(path: str, document: Document, keys: tuple[str, ...]) -> str:
         if line is not None:
             return f"{path}:{line} {dotted}".rstrip()
     return f"{path} {dotted}".rstrip()
+
+
+def find_recipe(name: str) -> Path:
+    """The file of a recipe: a path, or the name of one that comes with slimtune. Raises UserError for neither."""
+    if Path(name).is_file():
+        return Path(name)
+    shipped = {file.stem: file for file in recipes_folder().glob("*.yaml")}
+    if name not in shipped:
+        raise UserError(
+            f"There is no recipe file {name}, and none of that name comes with slimtune. {did_you_mean(name, shipped)}"
+        )
+    return shipped[name]
 
 
 def recipes_folder() -> Path:

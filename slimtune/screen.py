@@ -95,6 +95,13 @@ def show_check(console: Console, prepared: Any, tokens: Any, plan: Any) -> None:
     for note in [*task.notes, *quality.warnings]:
         console.print(Text(f"  ! {note}", style="yellow"))
     _show_labels(console, quality)
+    console.print(
+        Text(
+            f"{quality.duplicate_train_rows} training and {quality.duplicate_test_rows} test rows repeat an earlier; "
+            f"{quality.overlap_normalised} test rows are asked in training too ({quality.leaks} of them leaks).",
+            style="dim",
+        )
+    )
     if isinstance(tokens, str):
         console.print(Text(tokens, style="yellow"))
     else:
@@ -117,7 +124,8 @@ def show_outcome(console: Console, outcome: Any) -> None:
     if report.note:
         console.print(Text(report.note, style="yellow"))
     console.print(_scores(report))
-    console.print(_differences(report))
+    if report.differences:
+        console.print(Padding(_differences(report), (1, 0, 0, 0)))
     console.print(Padding(Text(report.verdict.sentence, style="bold"), (1, 0)))
     for missing in report.missing:
         console.print(Text(f"Missing: {missing}", style="yellow"))
@@ -192,8 +200,9 @@ def show_bug(console: Console) -> None:
 def _show_labels(console: Console, quality: Any) -> None:
     counts = sorted(quality.train_labels.items(), key=lambda item: -item[1])
     if counts:
-        shown = ", ".join(f"{label} {count}" for label, count in [*counts[:4], *counts[-2:]])
-        console.print(Text(f"{len(counts)} labels in training, most and fewest rows: {shown}.", style="dim"))
+        shown = counts if len(counts) <= 8 else [*counts[:4], ("...", ""), *counts[-3:]]
+        listed = ", ".join(f"{label} {count}".rstrip() for label, count in shown)
+        console.print(Text(f"{len(counts)} labels, with their training rows: {listed}.", style="dim"))
 
 
 def _show_tokens(console: Console, tokens: Any, context: int) -> None:
@@ -240,10 +249,7 @@ def _show_plan(console: Console, plan: Any) -> None:
 
 
 def _scores(report: Any) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2))
-    table.add_column("")
-    for name in ("score", "95% interval", "n", "unparseable", "cut off"):
-        table.add_column(name, justify="right")
+    table = _table("", "score", "95% interval", "n", "unparseable", "cut off")
     for row in report.scores:
         table.add_row(
             escape(row.label),
@@ -257,21 +263,26 @@ def _scores(report: Any) -> Table:
 
 
 def _differences(report: Any) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2))
-    table.add_column("paired difference")
-    for name in ("difference", "95% interval", "better / worse / same", "p", "test"):
-        table.add_column(name, justify="right")
+    tests = {row.comparison.test for row in report.differences}
+    table = _table("on the same rows", "difference", "95% interval", "better/worse/same", "p")
+    table.caption, table.caption_justify = f"p: {', '.join(sorted(tests))}", "left"
     for row in report.differences:
-        comparison = row.comparison
-        difference = comparison.difference
+        comparison, difference = row.comparison, row.comparison.difference
         table.add_row(
             escape(row.label),
             f"{difference.value:+.3f}",
             f"{difference.low:+.3f} to {difference.high:+.3f}",
-            f"{comparison.wins} / {comparison.losses} / {comparison.ties}",
+            f"{comparison.wins}/{comparison.losses}/{comparison.ties}",
             f"{comparison.p:.2g}",
-            comparison.test,
         )
+    return table
+
+
+def _table(first: str, *numbers: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 1))
+    table.add_column(first)
+    for name in numbers:
+        table.add_column(name, justify="right", no_wrap=True)
     return table
 
 

@@ -30,16 +30,7 @@ from slimtune.gpus import GpuSpec, detect_gpu
 from slimtune.runs import Run, read_metrics, training_seconds
 
 SCORES_SCHEMA = 1  # raise it when a change to slimtune changes what a score means
-_SCORE_FACTS = (
-    "versions",
-    "gpu",
-    "device",
-    "precision",
-    "quantisation",
-    "attention",
-    "template_sha256",
-    "cpu_threads",
-)
+_SCORE_FACTS = ("versions", "gpu", "device", "precision", "quantisation", "attention", "template_sha256", "cpu_threads")
 
 
 class Steps:
@@ -111,8 +102,9 @@ class Steps:
         return self._evaluation("tuned", "tuned", self.task.test, 0)
 
     def _evaluation(self, name: str, label: str, examples: Sequence[Example], few_shot_k: int) -> Evaluation:
-        folder = self.run.folder / name
+        folder, journal = self.run.folder / name, self.run.folder / f"{name}.journal"
         if folder.exists():
+            journal.unlink(missing_ok=True)  # left by a kill between the two
             return read_evaluation(folder)
         loaded = self._loaded()
         cached = self._cached_score(examples) if name != "tuned" else None
@@ -128,14 +120,14 @@ class Steps:
                 label=label,
                 few_shot_k=few_shot_k,
                 max_new_tokens=self.recipe.evaluate.max_new_tokens,
-                journal=self.run.folder / f"{name}.journal",
+                journal=journal,
                 listener=self.listener,
                 should_stop=self.should_stop,
             )
             if cached is not None:
                 write_evaluation(cached, evaluation)
         write_evaluation(folder, evaluation)
-        self.run.folder.joinpath(f"{name}.journal").unlink(missing_ok=True)
+        journal.unlink(missing_ok=True)
         return evaluation
 
     def _cached_score(self, examples: Sequence[Example]) -> Path:
@@ -182,7 +174,7 @@ class Steps:
         return self.loaded
 
     def _environment(self) -> dict[str, Any]:
-        command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+        command = shlex.join(["slimtune", *sys.argv[1:]])
         return {**self.facts, "collation": self.plan.collation, "command": command, "started": _now()}
 
     def _same_model(self, where: Any) -> None:

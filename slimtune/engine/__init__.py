@@ -4,9 +4,13 @@ Importing it sets the environment those libraries read at their own import: no s
 compiled kernels in the cache. One model a process (Unsloth keeps state in the process).
 """
 
+import importlib.metadata
+import importlib.util
 import os
 
+from slimtune.errors import UserError
 from slimtune.files import cache_folder
+from slimtune.gpus import detect_gpu
 
 _ENVIRONMENT = {
     "UNSLOTH_DISABLE_STATISTICS": "1",
@@ -16,7 +20,25 @@ _ENVIRONMENT = {
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "DO_NOT_TRACK": "1",
     "TOKENIZERS_PARALLELISM": "false",
+    "OMP_WAIT_POLICY": "PASSIVE",  # threads that spin at a barrier halve the speed of a machine that is shared
     "TRANSFORMERS_VERBOSITY": "error",
 }
 for _name, _value in _ENVIRONMENT.items():
     os.environ.setdefault(_name, _value)
+
+_CPU_BACKEND_SINCE = (2026, 10, 9)
+
+
+def require_training() -> None:
+    """Raises UserError, with the command that helps, where what training needs is not installed."""
+    if importlib.util.find_spec("unsloth") is None:
+        raise UserError(
+            "Training and generation need more than the light install. Run: pip install 'slimtune[train]', "
+            "or `make install` in a clone."
+        )
+    version = importlib.metadata.version("unsloth")
+    if detect_gpu() is None and tuple(int(part) for part in version.split(".")[:3]) < _CPU_BACKEND_SINCE:
+        raise UserError(
+            f"Unsloth {version} trains on GPUs only, and there is none here. Run: "
+            "pip install --no-deps 'unsloth>=2026.10.9' 'unsloth_zoo>=2026.10.9'"
+        )
