@@ -57,7 +57,9 @@ def publish_text(path: Path, text: str) -> None:
 @pytest.mark.parametrize("write", [write_text, append_line, publish_text])
 def test_a_path_under_a_file_cannot_be_written_and_says_what_helps(tmp_path: Path, write) -> None:
     (tmp_path / "file").write_text("x")
-    with pytest.raises(CannotWrite, match=r"Cannot write .*below: (Not a directory|File exists)\. Choose another --out\.") as caught:
+    with pytest.raises(
+        CannotWrite, match=r"Cannot write .*below: (Not a directory|File exists)\. Choose another --out\."
+    ) as caught:
         write(tmp_path / "file" / "below", "text")
     assert caught.value.exit_code == 73
 
@@ -126,7 +128,7 @@ def test_many_may_publish_one_folder_at_once(tmp_path: Path) -> None:
     code = (
         "import sys\nfrom pathlib import Path\nfrom slimtune.files import damage, publish_folder\n"
         "path = Path(sys.argv[1])\n"
-        "for n in range(60):\n"
+        "for n in range(250):\n"
         "    publish_folder(path, lambda out: (out / 'a.txt').write_text(sys.argv[2] * 1000))\n"
     )
 

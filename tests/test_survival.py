@@ -200,7 +200,8 @@ def attach(child: Child, log: Path, *options: str) -> subprocess.Popen[bytes]:
 
 
 def calls_of_a_checkpoint(field: Field, at: Path) -> list[tuple[str, int]]:
-    """(system call, its number) of everything the main thread does from the end of step 3 to the end of step 4."""
+    """(system call, its number) of what the main thread changes from the end of step 3 to the end of step 4. Of the many
+    parts in which torch writes one file, every eighth."""
     child = field.stopped(at, ("Fine-tune", 3))
     tracer = attach(child, at / "log")
     (at / "open").touch()
@@ -212,7 +213,8 @@ def calls_of_a_checkpoint(field: Field, at: Path) -> list[tuple[str, int]]:
         match = re.match(rf"{child.pid} +([a-z0-9]+)\(", line)
         if match:
             seen[match[1]] += 1
-            found.append((match[1], seen[match[1]]))
+            if "O_RDONLY" not in line and (match[1] != "writev" or seen["writev"] % 8 == 1):
+                found.append((match[1], seen[match[1]]))
     raise AssertionError("the checkpoint was not seen")
 
 
@@ -239,7 +241,7 @@ def test_killed_at_every_system_call_of_a_real_checkpoint_it_ends_with_the_same_
     with ThreadPoolExecutor(LANES) as pool:
         found = Counter(pool.map(kill_at, calls))
     print(len(calls), dict(found))
-    assert len(calls) > 30 and found["step-00000002"] > 10 and found["step-00000003"] > 2
+    assert len(calls) > 30 and found["step-00000002"] > 10 and found["step-00000003"] > 5
 
 
 def test_sigterm_in_training_finishes_the_step_saves_and_exits_75(field: Field, tmp_path: Path) -> None:
