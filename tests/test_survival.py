@@ -200,8 +200,8 @@ def attach(child: Child, log: Path, *options: str) -> subprocess.Popen[bytes]:
 
 
 def calls_of_a_checkpoint(field: Field, at: Path) -> list[tuple[str, int]]:
-    """(system call, its number) of what the main thread changes from the end of step 3 to the end of step 4. Of the many
-    parts in which torch writes one file, every eighth."""
+    """(system call, its number) of what the main thread changes between the ends of steps 3 and 4; of the many
+    parts in which torch writes a file, every eighth."""
     child = field.stopped(at, ("Fine-tune", 3))
     tracer = attach(child, at / "log")
     (at / "open").touch()
