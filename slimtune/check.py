@@ -63,6 +63,12 @@ def ready(source: RecipeSource, *, data_dir: Path | None = None) -> Ready:
                 f"{recipe.context} is more than the {spec.native_context} tokens {spec.label} was made for.",
             )
         )
+    if spec is not None and recipe.thinking != "off" and spec.thinking != "hybrid":
+        problems.append(
+            Problem(source.where("thinking"), f"{spec.label} has no thinking mode to switch.", "Set it off.")
+        )
+    if spec is not None and recipe.revision is not None and spec.repo is None:
+        problems.append(Problem(source.where("revision"), f"{spec.label} comes from this machine, not from a hub."))
     if problems:
         raise Problems(source.path, problems)
     return Ready(recipe, task, spec, quality)
@@ -79,7 +85,9 @@ def checked_task(recipe: Recipe | None, *, task_name: str | None, rows: int | No
     return _read_task(recipe.model_copy(update={"data": data}), data_dir)
 
 
-def plan_of(prepared: Ready, *, gpu: GpuSpec | DetectedGpu | None, lengths: Sequence[int] = ()) -> Plan:
+def plan_of(
+    prepared: Ready, *, gpu: GpuSpec | DetectedGpu | None, lengths: Sequence[int] = (), quantisation: str | None = None
+) -> Plan:
     """The plan for a recipe: from token counts where they are known, else from the rows' characters.
 
     Raises UserError where nothing fits, with the numbers and what would help.
@@ -97,7 +105,7 @@ def plan_of(prepared: Ready, *, gpu: GpuSpec | DetectedGpu | None, lengths: Sequ
         rows=len(lengths),
         epochs=recipe.train.epochs,
         micro_batch=recipe.train.micro_batch,
-        quantisation=recipe.train.quantisation,
+        quantisation=quantisation or recipe.train.quantisation,
         longest_row_tokens=max(lengths),
         row_tokens_mean=sum(lengths) / len(lengths),
         collation=choose_collation(spec, asked=recipe.train.collation, cuda=gpu is not None),

@@ -15,7 +15,7 @@ import numpy as np
 
 from slimtune.data import Completion, Example, Message, ToolCall
 from slimtune.files import append_line, digest_json, publish_folder, read_json, read_log, write_json
-from slimtune.models.toolcalls import parse_tool_calls, render_tool_calls
+from slimtune.models.toolcalls import answer_turn, parse_tool_calls, render_tool_calls
 from slimtune.scorers import get_scorer
 from slimtune.stats import Interval, score_interval
 from slimtune.tasks import Task
@@ -149,11 +149,7 @@ def with_shots(example: Example, shots: Sequence[Example]) -> Example:
     turns: list[Message] = []
     for shot in shots:
         turns += [message for message in shot.messages if message.role != "system"]
-        turns.append(
-            Message("assistant", shot.target)
-            if isinstance(shot.target, str)
-            else Message("assistant", "", tuple(shot.target))
-        )
+        turns.append(answer_turn(shot.target))
     return replace(example, messages=(*system, *turns, *example.messages[len(system) :]))
 
 

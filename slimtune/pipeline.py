@@ -4,16 +4,18 @@
 """
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from slimtune.answering import Listener, answer
+from slimtune.answering import Listener, answer, fitting_shots
 from slimtune.check import Ready, checked_task
+from slimtune.data import Example
 from slimtune.engine import require_training
+from slimtune.errors import UserError
 from slimtune.evaluate import Evaluation, choose_shots, with_shots, write_evaluation
-from slimtune.files import read_json
+from slimtune.files import DISK_GONE, damage, read_json, writing
 from slimtune.gpus import GpuSpec, detect_gpu
 from slimtune.models import ModelSpec, get_model
 from slimtune.plan import choose_precision
@@ -21,6 +23,7 @@ from slimtune.recipe import Recipe
 from slimtune.report import Report, read_report, write_report
 from slimtune.runs import fingerprint, open_run
 from slimtune.steps import Steps
+from slimtune.tasks import Task
 
 
 @dataclass(frozen=True)
@@ -100,52 +103,63 @@ def evaluate_target(
     Interrupted? The same call goes on with the answers it has. Raises UserError where the target is neither.
     """
     run = Path(target) if (Path(target) / "recipe.json").is_file() else None
+    if run is not None and not (run / "training.json").is_file():
+        raise UserError(f"{run} is not trained yet. Finish it first: the command stands in its environment.json.")
     recipe = Recipe.model_validate(read_json(run / "recipe.json")) if run else None
     spec = get_model(recipe.model if recipe else target)
     task = checked_task(recipe, task_name=task_name, rows=rows, data_dir=data_dir)
+    limit = recipe.evaluate.max_new_tokens if recipe and task_name is None else None
     name = f"{task.name}-{task.digest[:8]}-{few_shot}-shot"
     folder = out or (run / "evaluations" / name if run else Path("runs") / f"{spec.key}-on-{name}")
+    journal = folder.with_name(f"{folder.name}.journal")
     require_training()
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with _library_output(folder.parent):
+    with writing(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    with writing(folder, only=DISK_GONE), _library_output(folder.parent):
         listener.say(f"Loading {spec.label}.")
-        loaded = _loaded_target(spec, recipe, run)
-        shots = choose_shots(task, few_shot, seed=recipe.seed if recipe else 0)
-        label = f"{spec.label}{', tuned' if run else ''}, {len(shots) or 'zero'}-shot"
+        asked = choose_shots(task, few_shot, seed=recipe.seed if recipe else 0)
+        loaded, shots = _loaded_target(spec, recipe, run, task, asked, limit or task.max_new_tokens)
         evaluation = answer(
             loaded,
             task,
             [with_shots(example, shots) for example in task.test],
             name=name,
-            label=label,
+            label=f"{spec.label}{', tuned' if run else ''}, {len(shots) or 'zero'}-shot",
             few_shot_k=len(shots),
-            max_new_tokens=recipe.evaluate.max_new_tokens if recipe else None,
-            journal=folder.with_name(f"{folder.name}.journal"),
+            max_new_tokens=limit,
+            journal=journal,
             listener=listener,
             should_stop=should_stop,
+            adapter_sha256=read_json(run / "training.json")["adapter_sha256"] if run else None,
         )
         write_evaluation(folder, evaluation)
-        folder.with_name(f"{folder.name}.journal").unlink(missing_ok=True)
+        journal.unlink(missing_ok=True)
     return folder, evaluation
 
 
-def _loaded_target(spec: ModelSpec, recipe: Recipe | None, run: Path | None) -> Any:
-    """The model of a finished run with its adapter, as it was trained; or a base model in 16-bit."""
+def _loaded_target(
+    spec: ModelSpec, recipe: Recipe | None, run: Path | None, task: Task, asked: Sequence[Example], limit: int
+) -> tuple[Any, Sequence[Example]]:
+    """The model of a finished run with its adapter, as it was trained, or a base model in 16-bit; and the shots that
+    fit it."""
     from slimtune.engine import load, lora, source
 
-    quantisation = read_json(run / "plan.json")["quantisation"] if run else "16bit"
+    began = read_json(run / "environment.json") if run else {}
+    quantisation = began.get("quantisation", "16bit")
+    precision = began.get("precision") or choose_precision(spec, detect_gpu())
     where = source.resolve_source(
         spec, quantisation=quantisation, revision=read_json(run / "source.json")["revision"] if run else None
     )
-    loaded = load.load_model(
-        spec,
-        where,
-        precision=choose_precision(spec, detect_gpu()),
-        quantisation=quantisation,
-        context=recipe.context if recipe else min(spec.native_context, 4096),
-        thinking=recipe.thinking if recipe else "off",
-    )
+    if run and where.digest != began["model"]["digest"]:
+        raise UserError(f"The files of {where.repository} have changed since {run} was trained.")
+    renderer = load.load_renderer(spec, where, thinking=recipe.thinking if recipe else "off")
+    shots, longest = fitting_shots(renderer, task, asked, room_tokens=spec.native_context - limit)
+    window = max(longest + limit, recipe.context if recipe else 0)
+    loaded = load.load_model(spec, where, renderer, precision=precision, quantisation=quantisation, window=window)
     if run:
+        wrong = damage(run / "adapter")
+        if wrong:
+            raise UserError(f"The adapter of {run} is damaged: {wrong}.")
         loaded.model = lora.attach_lora(
             loaded.model,
             spec,
@@ -154,7 +168,7 @@ def _loaded_target(spec: ModelSpec, recipe: Recipe | None, run: Path | None) -> 
             dropout=0.0,
             seed=recipe.seed,
             checkpointing=False,
-            context=recipe.context,
+            context=window,
         )
         lora.load_adapter(loaded.model, run / "adapter")
-    return loaded
+    return loaded, shots

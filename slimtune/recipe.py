@@ -15,11 +15,13 @@ from slimtune.errors import Problem, Problems, UserError, did_you_mean
 from slimtune.files import digest_json
 from slimtune.strict_yaml import Document, parse_scalar, parse_yaml
 
+_FILE_KEYS = ("test", "format", "columns", "kind", "instruction", "scorer")
+
 
 class Section(BaseModel):
     """A part of a recipe. Unknown keys are errors, and a loaded recipe never changes."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Lora(Section):
@@ -117,6 +119,12 @@ class Recipe(Section):
             raise ValueError("names no rows: give `task:`, or `data:` with `train:`")
         if self.task is not None and self.data.train is not None:
             raise ValueError("names rows twice: give `task:` or `data.train:`, not both")
+        if self.task is not None:
+            unread = [key for key in _FILE_KEYS if key in self.data.model_fields_set]
+            if unread:
+                raise ValueError(
+                    f"gives {', '.join(f'data.{key}' for key in unread)}, which only files need: a task brings its own"
+                )
         if self.train.micro_batch and self.train.batch % self.train.micro_batch:
             raise ValueError(
                 f"train.batch {self.train.batch} is not a multiple of micro_batch {self.train.micro_batch}"

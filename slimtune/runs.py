@@ -5,6 +5,7 @@ A step whose output is there is not done again: outputs appear whole (see files.
 
 import fcntl
 import json
+import math
 import os
 import secrets
 import socket
@@ -40,7 +41,10 @@ class Run:
 
     def log(self, value: Mapping[str, Any]) -> None:
         """Add one line to metrics.jsonl, marked with the process that wrote it: see `training_seconds`."""
-        append_line(self.folder / "metrics.jsonl", json.dumps({**value, "process": self.process}))
+        finite = {
+            key: None if isinstance(item, float) and not math.isfinite(item) else item for key, item in value.items()
+        }
+        append_line(self.folder / "metrics.jsonl", json.dumps({**finite, "process": self.process}))
 
 
 def fingerprint(identity: Mapping[str, Any]) -> str:
@@ -57,6 +61,8 @@ def open_run(folder: Path, identity: Mapping[str, Any]) -> Iterator[Run]:
     """
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
+        if any(folder.iterdir()) and not (folder / _OWNER).exists():
+            raise UserError(f"{folder} holds other files and is no run. Choose an --out of its own.")
         owner = (folder / _OWNER).open("a+b", buffering=0)
     with owner:
         with writing(folder):
@@ -119,3 +125,19 @@ def training_seconds(folder: Path) -> float:
 def _lines(folder: Path) -> list[dict[str, Any]]:
     path = folder / "metrics.jsonl"
     return read_log(path) if path.exists() else []
+
+
+def training_totals(folder: Path) -> dict[str, Any]:
+    """What metrics.jsonl sums up to, over all processes of a run: time, tokens, losses, and the card's peak in GiB."""
+    steps = read_metrics(folder)
+    peaks = [step["gpu_reserved_gib"] for step in steps if step["gpu_reserved_gib"] is not None]
+    return {
+        "seconds": training_seconds(folder),
+        "tokens": sum(step["tokens"] for step in steps),
+        "supervised_tokens": sum(step["supervised_tokens"] for step in steps),
+        "resumed": len({step["process"] for step in _lines(folder)}) - 1,
+        "skipped_steps": sum(step["skipped"] for step in steps),
+        "peak_gpu_gib": max(peaks, default=None),
+        "first_loss": steps[0]["loss"],
+        "last_loss": steps[-1]["loss"],
+    }

@@ -12,25 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from slimtune import __version__
-from slimtune.answering import Listener, answer
+from slimtune.answering import Listener, answer, fitting_shots, score_cache
 from slimtune.check import Ready, plan_of
 from slimtune.data import Example
 from slimtune.errors import Problems, UserError
-from slimtune.evaluate import (
-    Evaluation,
-    choose_shots,
-    prompt_digest,
-    read_evaluation,
-    target_text,
-    with_shots,
-    write_evaluation,
-)
-from slimtune.files import cache_folder, damage, digest_file, digest_json, publish_folder, read_json, write_json
+from slimtune.evaluate import Evaluation, choose_shots, read_evaluation, with_shots, write_evaluation
+from slimtune.files import damage, digest_file, publish_folder, read_json, write_json
 from slimtune.gpus import GpuSpec, detect_gpu
-from slimtune.runs import Run, read_metrics, training_seconds
-
-SCORES_SCHEMA = 1  # raise it when a change to slimtune changes what a score means
-_SCORE_FACTS = ("versions", "gpu", "device", "precision", "quantisation", "attention", "template_sha256", "cpu_threads")
+from slimtune.plan import Plan
+from slimtune.runs import Run, training_totals
 
 
 class Steps:
@@ -42,7 +32,9 @@ class Steps:
         self.prepared, self.recipe, self.task, self.run = prepared, prepared.recipe, prepared.task, run
         self.listener, self.should_stop = listener, should_stop
         self.as_gpu, self.gpu = as_gpu, as_gpu or detect_gpu()
-        self.plan = plan_of(prepared, gpu=self.gpu)  # refuses what cannot fit, before any download
+        self.limit = self.recipe.evaluate.max_new_tokens or self.task.max_new_tokens
+        self.plan = self._planned()  # refuses what cannot fit, before any download
+        self.shots: Sequence[Example] = ()
         self.loaded: Any = None
         self.facts: dict[str, Any] = {}
         self.rows: Sequence[Any] = ()
@@ -52,13 +44,18 @@ class Steps:
         return self._evaluation("base", "base, zero-shot", self.task.test, 0)
 
     def few_shot(self) -> Evaluation | None:
-        """The base model with worked examples in the prompt: what can be had without training."""
-        shots = choose_shots(self.task, self.recipe.evaluate.few_shot, seed=self.recipe.seed)
-        if not shots:
+        """The base model with worked examples in the prompt: what can be had without training. None where the recipe
+        asks for none, or where not one fits."""
+        if not self.recipe.evaluate.few_shot:
             return None
-        shots = self._fitting(shots)
-        examples = [with_shots(example, shots) for example in self.task.test]
-        return self._evaluation("few_shot", f"base, {len(shots)}-shot", examples, len(shots))
+        if self.run.has("few_shot"):
+            return read_evaluation(self.run.folder / "few_shot")
+        self._loaded()
+        if not self.shots:
+            self.listener.say("Not one worked example fits the model's context: there is no few-shot score.")
+            return None
+        examples = [with_shots(example, self.shots) for example in self.task.test]
+        return self._evaluation("few_shot", f"base, {len(self.shots)}-shot", examples, len(self.shots))
 
     def train(self) -> None:
         """Train the adapter, and keep it."""
@@ -107,7 +104,7 @@ class Steps:
             journal.unlink(missing_ok=True)  # left by a kill between the two
             return read_evaluation(folder)
         loaded = self._loaded()
-        cached = self._cached_score(examples) if name != "tuned" else None
+        cached = self._score_cache(examples) if name != "tuned" else None
         if cached is not None and damage(cached) is None:
             self.listener.say(f"Score of {label}: taken from the cache, where an earlier run left it.")
             evaluation = read_evaluation(cached)
@@ -123,6 +120,7 @@ class Steps:
                 journal=journal,
                 listener=self.listener,
                 should_stop=self.should_stop,
+                adapter_sha256=self._adapter_sha256() if name == "tuned" else None,
             )
             if cached is not None:
                 write_evaluation(cached, evaluation)
@@ -130,18 +128,8 @@ class Steps:
         journal.unlink(missing_ok=True)
         return evaluation
 
-    def _cached_score(self, examples: Sequence[Example]) -> Path:
-        """Where the base's score on these prompts is kept: a name made of everything that can change it."""
-        parts = {name: self.facts[name] for name in _SCORE_FACTS} | {
-            "schema": SCORES_SCHEMA,
-            "model": self.facts["model"]["digest"],
-            "thinking": self.recipe.thinking,
-            "limit": self.recipe.evaluate.max_new_tokens or self.task.max_new_tokens,
-            "scorers": [self.task.scorer, *self.task.also],
-            "asked": [prompt_digest(example) for example in examples],
-            "expected": [target_text(example) for example in examples],
-        }
-        return cache_folder() / "scores" / digest_json(parts)
+    def _score_cache(self, examples: Sequence[Example]) -> Path:
+        return score_cache(self.facts, self.task, examples, thinking=self.recipe.thinking, limit=self.limit)
 
     def _loaded(self) -> Any:
         """The base model; loading it also counts tokens, makes the final plan and records what really runs."""
@@ -152,26 +140,43 @@ class Steps:
 
         if self.as_gpu is not None:
             load.cap_memory(self.as_gpu)
-        plan, spec = self.plan, self.prepared.spec
+        spec, quantisation = self.prepared.spec, self.plan.quantisation
         pinned = read_json(self.run.folder / "source.json")["revision"] if self.run.has("source.json") else None
-        where = source.resolve_source(spec, quantisation=plan.quantisation, revision=pinned or self.recipe.revision)
+        where = source.resolve_source(spec, quantisation=quantisation, revision=pinned or self.recipe.revision)
         self._same_model(where)
+        renderer = load.load_renderer(spec, where, thinking=self.recipe.thinking)
+        self.rows = self._encoded(renderer)
+        asked = choose_shots(self.task, self.recipe.evaluate.few_shot, seed=self.recipe.seed)
+        self.shots, longest = fitting_shots(renderer, self.task, asked, room_tokens=spec.native_context - self.limit)
+        if len(self.shots) < len(asked):
+            self.listener.say(f"{len(self.shots)} of {len(asked)} worked examples fit the model's context.")
+        self.plan = self._planned([len(row) for row in self.rows])
         self.loaded = load.load_model(
             spec,
             where,
-            precision=plan.precision,
-            quantisation=plan.quantisation,
-            context=self.recipe.context,
-            thinking=self.recipe.thinking,
+            renderer,
+            precision=self.plan.precision,
+            quantisation=quantisation,
+            window=max(self.recipe.context, longest + self.limit),
         )
-        self.rows = self._encoded()
-        self.plan = plan_of(self.prepared, gpu=self.gpu, lengths=[len(row) for row in self.rows])
         write_json(self.run.folder / "plan.json", self.plan.as_json())
         facts = load.describe(self.loaded)
         self.facts = facts | {"versions": {"slimtune": __version__, **facts["versions"]}}
         self.run.step("data.json", self._data)
         self.run.step("environment.json", self._environment)
         return self.loaded
+
+    def _planned(self, lengths: Sequence[int] = ()) -> Plan:
+        """The plan for this machine; a run that goes on keeps the precision and quantisation it began with."""
+        began = read_json(self.run.folder / "environment.json") if self.run.has("environment.json") else {}
+        keep = self.plan.quantisation if lengths else began.get("quantisation")
+        plan = plan_of(self.prepared, gpu=self.gpu, lengths=lengths, quantisation=keep)
+        if plan.precision != began.get("precision", plan.precision):
+            raise UserError(
+                f"This run began in {began['precision']}, and here it would go on in {plan.precision}. "
+                "Go on with it on a card like the first, or choose another --out."
+            )
+        return plan
 
     def _environment(self) -> dict[str, Any]:
         command = shlex.join(["slimtune", *sys.argv[1:]])
@@ -184,11 +189,11 @@ class Steps:
         if before["digest"] != where.digest:
             raise UserError(f"The files of {where.repository} have changed since this run began. Choose another --out.")
 
-    def _encoded(self) -> list[Any]:
+    def _encoded(self, renderer: Any) -> list[Any]:
         """The training rows as tokens; a row longer than the context is an error, or dropped and counted."""
         from slimtune.engine.render import long_rows
 
-        rows = [self.loaded.renderer.encode(example) for example in self.task.train]
+        rows = [renderer.encode(example) for example in self.task.train]
         problems = long_rows(rows, self.recipe.context)
         if problems and self.recipe.data.long_rows == "error":
             raise Problems(
@@ -199,17 +204,6 @@ class Steps:
         if not kept:
             raise UserError("No training row fits the context.")
         return kept
-
-    def _fitting(self, shots: Sequence[Example]) -> Sequence[Example]:
-        """As many shots as leave every prompt and its answer inside the model's context."""
-        room = self.prepared.spec.native_context - (self.recipe.evaluate.max_new_tokens or self.task.max_new_tokens)
-        if self.run.has("few_shot"):
-            return shots
-        renderer = self._loaded().renderer
-        longest = max(self.task.test, key=lambda example: len(renderer.prompt(example)))
-        while shots and len(renderer.prompt_ids(with_shots(longest, shots))) > room:
-            shots = shots[:-1]
-        return shots
 
     def _attach(self) -> None:
         """Give the loaded model its adapter: fresh, or the trained one where training is complete."""
@@ -238,36 +232,30 @@ class Steps:
         self.loaded.model.save_pretrained(out)
         self.loaded.renderer.tokenizer.save_pretrained(out)
 
+    def _adapter_sha256(self) -> str:
+        return digest_file(self.run.folder / "adapter" / "adapter_model.safetensors")
+
     def _training(self, result: Any) -> dict[str, Any]:
         from slimtune.engine import lora
 
-        steps = read_metrics(self.run.folder)
-        facts = read_json(self.run.folder / "environment.json")
-        write_json(
-            self.run.folder / "environment.json",
-            {
-                **facts,
-                "adapter_modules": lora.adapter_modules(self.loaded.model),
-                "trainable_parameters": lora.trainable_parameters(self.loaded.model),
-                "finished": _now(),
-            },
-        )
-        return {
+        model = self.loaded.model
+        environment = {
+            **read_json(self.run.folder / "environment.json"),
+            "adapter_modules": lora.adapter_modules(model),
+            "trainable_parameters": lora.trainable_parameters(model),
+            "finished": _now(),
+        }
+        write_json(self.run.folder / "environment.json", environment)
+        outcome = {
             "steps": result.steps,
             "train_rows": len(self.rows),
-            "seconds": training_seconds(self.run.folder),
-            "tokens": sum(step["tokens"] for step in steps),
-            "supervised_tokens": sum(step["supervised_tokens"] for step in steps),
-            "peak_gpu_gib": result.peak_gpu_gib,
-            "planned_gib": self.plan.peak_gib and self.plan.peak_gib["expected"],
-            "resumed": result.resumed_at or 0,
+            "resumed_at_step": result.resumed_at,
             "oom_splits": result.oom_splits,
             "micro_batch": result.micro_batch,
-            "first_loss": steps[0]["loss"],
-            "last_loss": steps[-1]["loss"],
             "notes": result.notes,
-            "adapter_sha256": digest_file(self.run.folder / "adapter" / "adapter_model.safetensors"),
+            "adapter_sha256": self._adapter_sha256(),
         }
+        return outcome | training_totals(self.run.folder)
 
     def _data(self) -> dict[str, Any]:
         task, quality = self.task, self.prepared.quality

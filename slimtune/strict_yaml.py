@@ -15,7 +15,7 @@ from slimtune.errors import Problem, UserError
 
 _MAX_BYTES = 256 * 1024
 _MAX_DEPTH = 32
-_INTEGER = re.compile(r"[-+]?(0|[1-9][0-9_]*)")
+_INTEGER = re.compile(r"[-+]?(0|[1-9][0-9]*)")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 _WORDS = {"true": True, "false": False, "null": None, "~": None, "": None}
 
@@ -34,7 +34,7 @@ def parse_scalar(text: str) -> Any:
     if text.lower() in _WORDS:
         return _WORDS[text.lower()]
     if _INTEGER.fullmatch(text):
-        return int(text.replace("_", ""))
+        return int(text)
     if _FLOAT.fullmatch(text) and not re.fullmatch(r"[-+]?0[0-9]+", text):
         return float(text)
     return text

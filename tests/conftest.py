@@ -53,7 +53,7 @@ def tiny_model(embedded: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
         num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,
-        max_position_embeddings=512,
+        max_position_embeddings=1024,
         tie_word_embeddings=True,
         eos_token_id=tokenizer.eos_token_id,
         bos_token_id=1,

@@ -22,7 +22,9 @@ torch = pytest.importorskip("torch")
 def loaded_from(folder: Path):
     spec = get_model(str(folder))
     where = source.resolve_source(spec, quantisation="16bit", revision=None)
-    return load.load_model(spec, where, precision="fp32", quantisation="16bit", context=256, thinking="off")
+    renderer = load.load_renderer(spec, where, thinking="off")
+    window = min(1024, spec.native_context)
+    return load.load_model(spec, where, renderer, precision="fp32", quantisation="16bit", window=window)
 
 
 @pytest.fixture
@@ -396,8 +398,9 @@ def test_pickled_weights_and_code_in_a_model_are_refused(tiny_model: Path, tmp_p
 def test_a_context_beyond_the_models_own_is_refused(tiny_model: Path) -> None:
     spec = get_model(str(tiny_model))
     where = source.resolve_source(spec, quantisation="16bit", revision=None)
+    renderer = load.load_renderer(spec, where, thinking="off")
     with pytest.raises(UserError, match="was made for"):
-        load.load_model(spec, where, precision="fp32", quantisation="16bit", context=100_000, thinking="off")
+        load.load_model(spec, where, renderer, precision="fp32", quantisation="16bit", window=100_000)
 
 
 def test_checkpoints_rotate_by_step_and_not_by_the_clock(adapted, rows, tmp_path: Path) -> None:
@@ -418,3 +421,9 @@ def test_checkpoints_rotate_by_step_and_not_by_the_clock(adapted, rows, tmp_path
         should_stop=lambda: False,
     )
     assert [path.name for path in checkpoints(tmp_path)] == ["step-00000005", "step-00000006"]
+
+
+def test_a_prompt_that_would_be_cut_is_refused(loaded, task: Path) -> None:
+    loaded.window = 50
+    with pytest.raises(UserError, match="loaded for 50"):
+        next(generate(loaded, get_task(str(task)).test, 16))

@@ -37,7 +37,7 @@ def test_the_published_setting_is_the_default(tmp_path: Path) -> None:
         ("1E3", 1000.0),
         (".5", 0.5),
         ("16", 16),
-        ("1_000", 1000),
+        ("1_000", "1_000"),
         ("-3", -3),
         ("true", True),
         ("null", None),

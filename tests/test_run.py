@@ -105,8 +105,16 @@ def test_a_full_disk_met_anywhere_in_a_run_is_cannot_write_and_our_own_bugs_are_
         (tmp_path / "forgotten").read_text()
 
 
+def test_a_folder_of_other_files_is_not_taken_for_a_run_and_keeps_them(tmp_path: Path) -> None:
+    (tmp_path / ".thesis.host-1.tmp").write_text("years of work")
+    with pytest.raises(UserError, match="is no run"), open_run(tmp_path, IDENTITY):
+        pass
+    assert (tmp_path / ".thesis.host-1.tmp").read_text() == "years of work"
+
+
 def test_what_a_killed_owner_left_half_written_is_gone(tmp_path: Path) -> None:
     (tmp_path / "plots").mkdir()
+    (tmp_path / "owner.json").write_text("{}")
     (tmp_path / ".report.json.host-1.tmp").write_text("{")
     (tmp_path / "plots" / ".a.png.host-1.tmp").write_text("half")
     (tmp_path / ".adapter.host-1.tmp").mkdir()

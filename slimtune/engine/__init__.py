@@ -8,6 +8,8 @@ import importlib.metadata
 import importlib.util
 import os
 
+from packaging.version import Version
+
 from slimtune.errors import UserError
 from slimtune.files import cache_folder
 from slimtune.gpus import detect_gpu
@@ -19,6 +21,7 @@ _ENVIRONMENT = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "DO_NOT_TRACK": "1",
+    "CUDA_DEVICE_ORDER": "PCI_BUS_ID",  # as NVML counts, so that the card that is planned for is the one that trains
     "TOKENIZERS_PARALLELISM": "false",
     "OMP_WAIT_POLICY": "PASSIVE",  # threads that spin at a barrier halve the speed of a machine that is shared
     "TRANSFORMERS_VERBOSITY": "error",
@@ -26,7 +29,7 @@ _ENVIRONMENT = {
 for _name, _value in _ENVIRONMENT.items():
     os.environ.setdefault(_name, _value)
 
-_CPU_BACKEND_SINCE = (2026, 10, 9)
+CPU_BACKEND_SINCE = Version("2026.10.9")
 
 
 def require_training() -> None:
@@ -37,7 +40,7 @@ def require_training() -> None:
             "or `make install` in a clone."
         )
     version = importlib.metadata.version("unsloth")
-    if detect_gpu() is None and tuple(int(part) for part in version.split(".")[:3]) < _CPU_BACKEND_SINCE:
+    if detect_gpu() is None and Version(version) < CPU_BACKEND_SINCE:
         raise UserError(
             f"Unsloth {version} trains on GPUs only, and there is none here. Run: "
             "pip install --no-deps 'unsloth>=2026.10.9' 'unsloth_zoo>=2026.10.9'"

@@ -24,6 +24,11 @@ _BATCH = {"cpu": 64, "cuda": 128}
 def generate(loaded: Loaded, examples: Sequence[Example], max_new_tokens: int) -> Iterator[tuple[int, Completion]]:
     """Answer every example greedily; yields (index, completion) as batches finish, longest prompts first."""
     prompts = [loaded.renderer.prompt_ids(example) for example in examples]
+    if prompts and (longest := max(map(len, prompts)) + max_new_tokens) > loaded.window:
+        raise UserError(
+            f"The longest prompt and its answer take {longest} tokens, and the model was loaded for {loaded.window}. "
+            "Ask with fewer examples (few-shot), or a smaller max_new_tokens."
+        )
     waiting = sorted(range(len(prompts)), key=lambda index: len(prompts[index]), reverse=True)
     batch = _BATCH[loaded.device.type]
     FastLanguageModel.for_inference(loaded.model)

@@ -1,7 +1,6 @@
 """A base model on its device, and a record of what was really loaded."""
 
 import unsloth  # noqa: I001  first: it patches what the others import
-import gc
 import importlib.metadata
 import platform
 from collections.abc import Mapping
@@ -13,7 +12,8 @@ import torch
 from slimtune.engine.render import Renderer, load_tokenizer, make_renderer
 from slimtune.engine.source import Source
 from slimtune.errors import UserError
-from slimtune.gpus import GpuSpec
+from slimtune.files import read_json
+from slimtune.gpus import GpuSpec, detect_gpu
 from slimtune.models import ModelSpec
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
@@ -42,43 +42,53 @@ class Loaded:
     source: Source
     precision: str
     quantisation: str
+    window: int  # tokens of prompt and answer it was loaded for
 
     @property
     def device(self) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def load_renderer(spec: ModelSpec, source: Source, *, thinking: str) -> Renderer:
+    """The tokenizer of a model with its template and every token that ends an answer. Needs no weights."""
+    path = source.folder / "generation_config.json"
+    eos = read_json(path).get("eos_token_id") if path.is_file() else None
+    ends = eos if isinstance(eos, list) else [] if eos is None else [eos]
+    return make_renderer(load_tokenizer(source.folder, spec), spec, thinking=thinking, generation_eos=ends)
+
+
 def load_model(
-    spec: ModelSpec, source: Source, *, precision: str, quantisation: str, context: int, thinking: str
+    spec: ModelSpec, source: Source, renderer: Renderer, *, precision: str, quantisation: str, window: int
 ) -> Loaded:
-    """Load a base model for LoRA. `context` must not exceed the native one: Unsloth would stretch it linearly."""
-    if context > spec.native_context:
+    """Load a base model for rows and prompts of up to `window` tokens, answers included: Unsloth cuts what is longer
+    without a word, and stretches positions linearly beyond the native context, so that is refused."""
+    if window > spec.native_context:
         raise UserError(
-            f"A context of {context} is more than the {spec.native_context} tokens {spec.label} was made for."
+            f"A context of {window} is more than the {spec.native_context} tokens {spec.label} was made for."
         )
-    tokenizer = load_tokenizer(source.folder, spec)
     model, _ = unsloth.FastLanguageModel.from_pretrained(
         str(source.folder),
-        max_seq_length=context,
+        max_seq_length=window,
         dtype=_DTYPES[precision],
         load_in_4bit=quantisation == "4bit",
         use_exact_model_name=True,
         local_files_only=True,
     )
-    eos = model.generation_config.eos_token_id
-    eos = eos if isinstance(eos, list) else [eos]
-    renderer = make_renderer(tokenizer, spec, thinking=thinking, generation_eos=eos)
-    return Loaded(model, renderer, spec, source, precision, quantisation)
+    return Loaded(model, renderer, spec, source, precision, quantisation, window)
 
 
-def cap_memory(gpu: GpuSpec) -> float:
-    """Let this process use no more of the card than `gpu` would leave it, in GiB: its memory less the CUDA context."""
-    free_gib, total_gib = (value / 2**30 for value in torch.cuda.mem_get_info())
+def cap_memory(gpu: GpuSpec) -> None:
+    """Let this process use no more of the card than `gpu` would leave it: its memory less the CUDA context measured
+    here. Raises UserError without a card, or with one that is smaller."""
+    here = detect_gpu()
+    if here is None or not torch.cuda.is_available():
+        raise UserError(f"--as-gpu rehearses for {gpu.name} on a larger card, and there is no GPU here.")
     torch.zeros(1, device="cuda")
-    context_gib = free_gib - torch.cuda.mem_get_info()[0] / 2**30
-    usable_gib = gpu.total_gib - max(context_gib, gpu.context_gib)
-    torch.cuda.set_per_process_memory_fraction(usable_gib / total_gib)
-    return usable_gib
+    left, total = torch.cuda.mem_get_info()
+    context_gib = max(here.free_gib - left / 2**30, gpu.context_gib)
+    if gpu.total_gib > total / 2**30:
+        raise UserError(f"{gpu.name} is larger than this {here.name}: it cannot be rehearsed here.")
+    torch.cuda.set_per_process_memory_fraction((gpu.total_gib - context_gib) * 2**30 / total)
 
 
 def describe(loaded: Loaded) -> dict[str, Any]:
@@ -115,14 +125,6 @@ def package_versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return versions
-
-
-def free_model(loaded: Loaded) -> None:
-    """Give the memory of a model back."""
-    loaded.model = None
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
 
 
 def _attention(model: Any) -> str:

@@ -47,8 +47,11 @@ def adapter_modules(model: Any) -> dict[str, int]:
 
 def load_adapter(model: Any, folder: Path) -> None:
     """Put the saved weights of an adapter into the model's own."""
-    missing = set_peft_model_state_dict(model, load_file(folder / "adapter_model.safetensors")).unexpected_keys
-    assert not missing, f"{folder} holds weights the model has no place for: {missing[:3]}"
+    weights = load_file(folder / "adapter_model.safetensors")
+    loaded = set_peft_model_state_dict(model, weights)
+    strangers = [*loaded.unexpected_keys, *(key for key in loaded.missing_keys if "lora_" in key)]
+    if strangers:
+        raise SlimtuneError(f"{folder} is not an adapter of this model: {', '.join(strangers[:3])} do not match.")
 
 
 def check_coverage(model: Any, spec: ModelSpec) -> None:

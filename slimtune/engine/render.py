@@ -4,16 +4,19 @@ Everything goes through the tokenizer's own chat template (sandboxed by transfor
 is pinned, so the same row renders to the same tokens on every day.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from jinja2 import TemplateError
+
 from slimtune.data import Example, Message, ToolCall
 from slimtune.errors import Problem, UserError
 from slimtune.files import digest_bytes
 from slimtune.models import ModelSpec
+from slimtune.models.toolcalls import answer_turn
 
 _PINNED = datetime(2024, 7, 26)  # the date Llama 3's own template falls back to
 
@@ -43,19 +46,27 @@ class Renderer:
     def template_sha256(self) -> str:
         return digest_bytes(str(self.tokenizer.chat_template).encode())
 
-    def text(self, messages: Sequence[Message], tools: Sequence[Any], *, thinks: bool, ask: bool) -> str:
-        """A chat as the template writes it; with `ask`, up to where the model's answer begins."""
+    def text(
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[Any],
+        *,
+        thinks: bool,
+        answer: Mapping[str, Any] | None = None,
+    ) -> str:
+        """A chat as the template writes it, with the answer's turn; without one, up to where the answer begins."""
+        turns = [_as_dict(message) for message in messages]
         return self.tokenizer.apply_chat_template(
-            [_as_dict(message) for message in messages],
+            turns if answer is None else [*turns, dict(answer)],
             tools=[dict(tool) for tool in tools] or None,
             tokenize=False,
-            add_generation_prompt=ask,
+            add_generation_prompt=answer is None,
             strftime_now=_PINNED.strftime,
             **self._switch(thinks),
         )
 
     def prompt(self, example: Example) -> str:
-        return self.text(example.messages, example.tools, thinks=self._thinks(example), ask=True)
+        return self.text(example.messages, example.tools, thinks=self._thinks(example))
 
     def prompt_ids(self, example: Example) -> tuple[int, ...]:
         return self.ids(self.prompt(example))
@@ -66,10 +77,11 @@ class Renderer:
     def encode(self, example: Example) -> Encoded:
         """Prompt and answer of one training row. Raises UserError where the template does not write the answer after
         the prompt, or does not close it with a stop token."""
-        prompt = self.prompt(example)
-        full = self.text(
-            (*example.messages, _target_message(example)), example.tools, thinks=self._thinks(example), ask=False
-        )
+        prompt, thinks = self.prompt(example), self._thinks(example)
+        try:
+            full = self.text(example.messages, example.tools, thinks=thinks, answer=_answer(example, thinks=thinks))
+        except TemplateError as error:
+            raise UserError(f"Row {example.id}: the chat template refuses the answer: {error}") from error
         if not full.startswith(prompt):
             raise UserError(
                 "The chat template does not write the answer after the prompt it asks with; training on it "
@@ -141,10 +153,12 @@ def long_rows(rows: Sequence[Encoded], context: int) -> list[Problem]:
     ]
 
 
-def _target_message(example: Example) -> Message:
-    if isinstance(example.target, str):
-        return Message("assistant", example.target)
-    return Message("assistant", "", tuple(example.target))
+def _answer(example: Example, *, thinks: bool) -> dict[str, Any]:
+    """The answer's turn, with the reasoning that the row carries where the model thinks."""
+    turn = _as_dict(answer_turn(example.target))
+    if thinks and "reasoning" not in example.meta:
+        raise UserError(f"Row {example.id} carries no reasoning to think with. Set `thinking: off`, or mixed.")
+    return turn | ({"reasoning_content": example.meta["reasoning"]} if thinks else {})
 
 
 def _as_dict(message: Message) -> dict[str, Any]:

@@ -27,7 +27,8 @@ class Settings:
 
 @dataclass(frozen=True)
 class StepReport:
-    """One optimizer step, as it goes into metrics.jsonl. Times in seconds since training began, this process."""
+    """One optimizer step, as it goes into metrics.jsonl. `skipped`: fp16 overflowed and the scaler left it out. Seconds
+    since training began in this process."""
 
     step: int
     steps: int
@@ -35,7 +36,7 @@ class StepReport:
     loss: float
     lr: float
     grad_norm: float
-    skipped: int
+    skipped: bool
     tokens: int
     supervised_tokens: int
     seconds: float
@@ -44,12 +45,11 @@ class StepReport:
 
 @dataclass
 class TrainResult:
-    """What training came to. `tokens` counts what was computed, this process; `notes` are sentences for the report."""
+    """What training came to, in this process; `notes` are sentences for the report."""
 
     steps: int
     resumed_at: int | None
     micro_batch: int
-    peak_gpu_gib: float | None
     oom_splits: list[dict[str, int]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 

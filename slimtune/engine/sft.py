@@ -9,7 +9,6 @@ from unsloth import FastLanguageModel  # noqa: I001  first: it patches what the 
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import torch
 
 from slimtune.engine.checkpoint import checkpoint_step, newest_whole
 from slimtune.engine.load import Loaded
@@ -46,11 +45,7 @@ def train(
     if checkpoint is not None:
         trainer.result.resumed_at = checkpoint_step(checkpoint)
         say(f"Going on from step {trainer.result.resumed_at} of {steps}.")
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if trainer.state.global_step < steps:
         raise Interrupted(f"Stopped after step {trainer.state.global_step} of {steps}; run the same command to go on.")
-    if torch.cuda.is_available():
-        trainer.result.peak_gpu_gib = torch.cuda.max_memory_reserved() / 2**30
     return trainer.result

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from slimtune.engine.embedded import embedded_folder
 from slimtune.errors import ServiceAway, UserError
-from slimtune.files import MANIFEST, digest_file, digest_json, read_json
+from slimtune.files import DISK_GONE, MANIFEST, damage, digest_file, digest_json, read_json
 from slimtune.models import ModelSpec
 
 _FILES = ["*.json", "*.safetensors", "*.jinja", "tokenizer.model"]
@@ -61,7 +61,7 @@ def _local(folder: Path) -> Source:
         raise UserError(
             f"{folder} holds no *.safetensors. Pickled weights (.bin, .pt) are not loaded: they can run code."
         )
-    if (folder / MANIFEST).is_file():
+    if (folder / MANIFEST).is_file() and damage(folder) is None:
         return Source(folder, folder.name, None, digest_json(read_json(folder / MANIFEST)))
     files = sorted(file for pattern in _FILES for file in folder.glob(pattern))
     return Source(folder, folder.name, None, digest_json({file.name: digest_file(file) for file in files}))
@@ -82,7 +82,9 @@ def _fetch(repository: str, revision: str | None) -> Path:
         raise UserError(f"The hub has no repository {repository}, or it is private and HF_TOKEN is not set.") from error
     except RevisionNotFoundError as error:
         raise UserError(f"{repository} has no revision {revision}.") from error
-    except (HfHubHTTPError, OSError) as error:  # LocalEntryNotFoundError is an OSError: no network, nothing cached
+    except (HfHubHTTPError, OSError) as error:
+        if error.errno in DISK_GONE:
+            raise  # LocalEntryNotFoundError is an OSError: no network, nothing cached
         where = os.environ.get("HF_ENDPOINT", "the hub")
         raise ServiceAway(
             f"{repository} is not in the cache and {where} did not answer ({error}). Try again with a "

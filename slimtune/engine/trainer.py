@@ -39,7 +39,7 @@ class RowTrainer(SFTTrainer):
     ):
         self.rows, self.settings, self.folder, self.steps, self.say = rows, settings, folder, steps, say
         self.pad_id = loaded.renderer.tokenizer.pad_token_id
-        self.result = TrainResult(steps, None, min(settings.micro_batch, settings.batch), None)
+        self.result = TrainResult(steps, None, min(settings.micro_batch, settings.batch))
         self.step_tokens = self.step_supervised = 0
         self.order = row_order(len(rows), epochs=settings.epochs, seed=settings.seed)
         super().__init__(
@@ -95,6 +95,10 @@ class RowTrainer(SFTTrainer):
         else:
             tensors = padded(part, pad_id=self.pad_id, multiple=8 if self.args.device.type == "cuda" else 1)
         self.step_tokens += tensors["input_ids"].numel()
+        assert torch.equal(
+            tensors["labels"][tensors["labels"] != IGNORE],
+            torch.tensor([token for row in part for token in row.answer]),
+        ), "the loss is not on the answers alone"
         tensors = {name: tensor.to(self.args.device) for name, tensor in tensors.items()}
         with self.compute_loss_context_manager():
             loss = model(**tensors, num_items_in_batch=torch.tensor(supervised, device=self.args.device)).loss
@@ -119,12 +123,10 @@ class RowTrainer(SFTTrainer):
         """Forward and backward over the longest rows, and an optimizer step that changes nothing, so that a run that
         cannot fit says so in its first minute."""
         longest = sorted(self.rows, key=len, reverse=True)[: max(2, self.result.micro_batch)]
-        _check_first_batch(longest)
         state = torch.get_rng_state()
         self._replayed(self.model, longest)
-        if not any(
-            parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in self.model.parameters()
-        ):
+        gradient = sum(p.grad.abs().sum().item() for p in self.model.parameters() if p.grad is not None)
+        if gradient == 0:  # not a number: fp16 overflowed at the scaler's first guess, which is normal
             raise Diverged("The gradient of the longest rows is zero everywhere: nothing would be learned.")
         if step:
             self._empty_step()
@@ -132,12 +134,20 @@ class RowTrainer(SFTTrainer):
         torch.set_rng_state(state)
 
     def _empty_step(self) -> None:
-        """Make the optimizer allocate its state, at learning rate 0, then forget it."""
+        """Make the optimizer allocate its state by a step of nothing, then forget it."""
         optimizer = getattr(self.optimizer, "optimizer", self.optimizer)
         rates = [group["lr"] for group in optimizer.param_groups]
         for group in optimizer.param_groups:
             group["lr"] = 0.0
-        optimizer.step()
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    parameter.grad.zero_()
+        try:
+            optimizer.step()
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            raise UserError("The optimizer's state does not fit the memory. What helps: a smaller `lora.r`.") from error
         optimizer.state.clear()
         for group, rate in zip(optimizer.param_groups, rates, strict=True):
             group["lr"] = rate
@@ -164,6 +174,13 @@ class _Steps(TrainerCallback):
         self.began = self.saved = time.monotonic()
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        release()  # the peak to report is training's, not that of the answers before it
+        if args.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+            attach_scaler(self.trainer, self.trainer.model)
+        for past in state.log_history:
+            if "grad_norm" in past:
+                self.watch.step(past["step"], loss=past["loss"], grad_norm=past["grad_norm"], skipped=past["skipped"])
         self.trainer.probe(step=state.global_step == 0)
         self.began = self.saved = time.monotonic()
 
@@ -184,6 +201,7 @@ class _Steps(TrainerCallback):
         if not logs or "grad_norm" not in logs:
             return
         skipped = bool(self.trainer.accelerator.optimizer_step_was_skipped)
+        state.log_history[-1]["skipped"] = skipped  # a resumed run's watch reads it
         loss, norm = float(logs["loss"]), float(logs["grad_norm"])
         self.watch.step(state.global_step, loss=loss, grad_norm=norm, skipped=skipped)
         cuda = args.device.type == "cuda"
@@ -195,7 +213,7 @@ class _Steps(TrainerCallback):
                 loss,
                 logs["learning_rate"],
                 norm,
-                self.watch.skipped,
+                skipped,
                 self.trainer.step_tokens,
                 self.trainer.step_supervised,
                 time.monotonic() - self.began,
@@ -204,13 +222,15 @@ class _Steps(TrainerCallback):
         )
 
 
-def _check_first_batch(rows: Sequence[Encoded]) -> None:
-    """Mask and stop token, asserted on what is really computed."""
-    batch = padded(rows, pad_id=0)
-    for row, labels in zip(rows, batch["labels"].tolist(), strict=True):
-        supervised = [label for label in labels if label != IGNORE]
-        assert tuple(supervised) == row.answer, f"row {row.id}: the loss is not on the answer alone"
-        assert row.prompt and row.answer, f"row {row.id}: nothing to predict, or nothing to predict it from"
+def attach_scaler(trainer: SFTTrainer, model: Any) -> None:
+    """Tell Unsloth's fused loss the fp16 scale. It saves gradients in fp16 in the forward pass, where they would
+    underflow without; Unsloth does this in `compute_loss`, which whole batches pass by."""
+    from unsloth.models._utils import _unsloth_attach_accelerator_scaler
+
+    _unsloth_attach_accelerator_scaler(trainer, model)
+
+
+_SCHEDULES = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}
 
 
 def _arguments(settings: Settings, steps: int, folder: Path, precision: str) -> SFTConfig:
@@ -221,7 +241,7 @@ def _arguments(settings: Settings, steps: int, folder: Path, precision: str) -> 
         num_train_epochs=1,
         max_steps=steps,
         learning_rate=settings.lr,
-        lr_scheduler_type=settings.schedule,
+        lr_scheduler_type=_SCHEDULES[settings.schedule],
         warmup_steps=math.ceil(settings.warmup * steps),
         weight_decay=settings.weight_decay,
         max_grad_norm=settings.max_grad_norm,

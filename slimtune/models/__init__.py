@@ -4,6 +4,7 @@ To add a model, add one entry to its family's file; to add a family, write its f
 """
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
@@ -32,6 +33,8 @@ def get_model(name_or_path: str) -> ModelSpec:
     wanted = name_or_path.lower()
     for spec in MODELS.values():
         repos = (spec.repo, spec.mirror_16bit, spec.dynamic_4bit, spec.plain_4bit)
+        if spec.mirror_16bit and wanted == spec.mirror_16bit.lower():
+            return replace(spec, repo=spec.mirror_16bit, gated=False)  # what was named is what is fetched
         if wanted in (spec.key, *(repo.lower() for repo in repos if repo)):
             return spec
     raise unknown_name("model", name_or_path, MODELS)

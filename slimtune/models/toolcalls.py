@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from slimtune.data import ToolCall, strict_json, strict_json_at
+from slimtune.data import Message, ToolCall, strict_json, strict_json_at
 from slimtune.errors import unknown_name
 
 NO_CALL = "No function call is due."
@@ -22,6 +22,13 @@ MAX_CHARS = 256 << 10
 MAX_CALLS = 64
 _OPEN, _CLOSE = "<tool_call>", "</tool_call>"
 _FENCE = re.compile(r"```(?:json)?[ \t]*\n?(.*?)```", re.DOTALL)
+
+
+def answer_turn(target: str | tuple[ToolCall, ...]) -> Message:
+    """The turn that answers rightly: a text, calls, or the words for "no call is due"."""
+    if isinstance(target, str):
+        return Message("assistant", target)
+    return Message("assistant", "" if target else NO_CALL, tuple(target))
 
 
 def parse_tool_calls(text: str, format: str) -> tuple[ToolCall, ...] | None:

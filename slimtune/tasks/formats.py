@@ -162,7 +162,9 @@ def _name(train: Path) -> str:
 
 def _messages(row: Row, job: Job) -> Example:
     prompt, answer = split_answer(read_turns(row.get("messages")))
-    return draft(row, prompt, answer.tool_calls or answer.content, tools=tools_of(row, job))
+    reasoning = row["messages"][-1].get("reasoning_content")
+    meta = {"reasoning": reasoning} if isinstance(reasoning, str) and reasoning.strip() else None
+    return draft(row, prompt, answer.tool_calls or answer.content, tools=tools_of(row, job), meta=meta)
 
 
 def _sharegpt(row: Row, job: Job) -> Example:

@@ -53,7 +53,7 @@ def test_smollm2_killed_in_the_middle_goes_on_and_learns_banking77(smollm2: Path
     subprocess.run(run, cwd=ROOT, check=True)
     keep(out, "banking77")
     training, scores = read(out, "training.json"), {row["name"]: row for row in read(out, "report.json")["scores"]}
-    assert training["resumed"] >= 100 and training["steps"] == 250
+    assert training["resumed"] == 1 and training["resumed_at_step"] >= 100 and training["steps"] == 250
     assert training["last_loss"] < training["first_loss"] / 4
     assert scores["tuned"]["n"] == 997
     assert scores["tuned"]["score"]["low"] > max(scores["base"]["score"]["high"], scores["few_shot"]["score"]["high"])
@@ -93,6 +93,6 @@ def test_a_4b_shape_trains_in_4_bit_fp16_inside_a_t4(random_checkpoint, tmp_path
     steps = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert ran["precision"] == "fp16" and ran["quantisation"] == "4bit"
     assert training["steps"] == len(steps) == 30
-    assert steps[-1]["skipped"] < 10 and steps[-1]["grad_norm"] > 0
+    assert sum(step["skipped"] for step in steps) < 10 and steps[-1]["grad_norm"] > 0
     assert training["last_loss"] < training["first_loss"]
     assert training["peak_gpu_gib"] < 14.56
