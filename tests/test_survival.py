@@ -391,6 +391,7 @@ def test_killed_between_the_adapter_and_the_word_that_training_is_done_no_step_i
     for name in ("training.json", "report.html"):
         (tmp_path / "run" / name).unlink()
     shutil.rmtree(tmp_path / "run" / "tuned")
+    (tmp_path / "run" / "few_shot.journal").touch()  # as a kill right after its step leaves it
     before = (tmp_path / "run" / "metrics.jsonl").read_bytes()
     field.finish(tmp_path)
     assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == before
