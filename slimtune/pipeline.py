@@ -15,7 +15,7 @@ from slimtune.data import Example
 from slimtune.engine import require_training
 from slimtune.errors import UserError
 from slimtune.evaluate import Evaluation, choose_shots, with_shots, write_evaluation
-from slimtune.files import DISK_GONE, damage, read_json, writing
+from slimtune.files import DISK_GONE, read_json, writing
 from slimtune.gpus import GpuSpec, detect_gpu
 from slimtune.models import ModelSpec, get_model
 from slimtune.plan import choose_precision
@@ -157,9 +157,6 @@ def _loaded_target(
     window = max(longest + limit, recipe.context if recipe else 0)
     loaded = load.load_model(spec, where, renderer, precision=precision, quantisation=quantisation, window=window)
     if run:
-        wrong = damage(run / "adapter")
-        if wrong:
-            raise UserError(f"The adapter of {run} is damaged: {wrong}.")
         loaded.model = lora.attach_lora(
             loaded.model,
             spec,
@@ -168,7 +165,7 @@ def _loaded_target(
             dropout=0.0,
             seed=recipe.seed,
             checkpointing=False,
-            context=window,
+            window=window,
         )
         lora.load_adapter(loaded.model, run / "adapter")
     return loaded, shots

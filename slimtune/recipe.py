@@ -120,7 +120,7 @@ class Recipe(Section):
         if self.task is not None and self.data.train is not None:
             raise ValueError("names rows twice: give `task:` or `data.train:`, not both")
         if self.task is not None:
-            unread = [key for key in _FILE_KEYS if key in self.data.model_fields_set]
+            unread = [key for key in _FILE_KEYS if getattr(self.data, key) != getattr(Data(), key)]
             if unread:
                 raise ValueError(
                     f"gives {', '.join(f'data.{key}' for key in unread)}, which only files need: a task brings its own"

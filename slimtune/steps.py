@@ -100,7 +100,7 @@ class Steps:
 
     def _evaluation(self, name: str, label: str, examples: Sequence[Example], few_shot_k: int) -> Evaluation:
         folder, journal = self.run.folder / name, self.run.folder / f"{name}.journal"
-        if folder.exists():
+        if folder.exists() and damage(folder) is None:
             journal.unlink(missing_ok=True)  # left by a kill between the two
             return read_evaluation(folder)
         loaded = self._loaded()
@@ -219,7 +219,7 @@ class Steps:
                 dropout=self.recipe.lora.dropout,
                 seed=self.recipe.seed,
                 checkpointing=self.plan.checkpointing,
-                context=self.recipe.context,
+                window=loaded.window,
             )
             if self.run.has("training.json"):
                 lora.load_adapter(loaded.model, self.run.folder / "adapter")

@@ -35,7 +35,7 @@ def loaded(tiny_model: Path):
 @pytest.fixture
 def adapted(loaded):
     loaded.model = lora.attach_lora(
-        loaded.model, loaded.spec, r=4, alpha=8, dropout=0.0, seed=3, checkpointing=False, context=256
+        loaded.model, loaded.spec, r=4, alpha=8, dropout=0.0, seed=3, checkpointing=False, window=512
     )
     return loaded
 
@@ -179,7 +179,7 @@ def test_shared_prefix_gives_the_gradients_of_the_padded_batch(
 ) -> None:
     loaded = loaded_from(family(architecture, tmp_path / "model", embedded))
     loaded.model = lora.attach_lora(
-        loaded.model, loaded.spec, r=4, alpha=8, dropout=0.0, seed=3, checkpointing=False, context=256
+        loaded.model, loaded.spec, r=4, alpha=8, dropout=0.0, seed=3, checkpointing=False, window=512
     )
     rows = [loaded.renderer.encode(example) for example in get_task(str(task)).train[:8]]
     count = torch.tensor(sum(len(row.answer) for row in rows))
@@ -241,7 +241,7 @@ def test_training_learns_and_the_batch_is_the_same_however_it_is_sliced(
         loaded = loaded_from(tiny_model)
         rows = [loaded.renderer.encode(example) for example in get_task(str(task)).train]
         loaded.model = lora.attach_lora(
-            loaded.model, loaded.spec, r=4, alpha=8, dropout=0.0, seed=3, checkpointing=False, context=256
+            loaded.model, loaded.spec, r=4, alpha=8, dropout=0.0, seed=3, checkpointing=False, window=512
         )
         found.append(trained(loaded, rows, tmp_path / str(micro), micro_batch=micro, collation=collation, epochs=6))
     assert found[0][1][-1] < found[0][1][0] - 0.5
@@ -267,7 +267,7 @@ def test_out_of_memory_halves_the_part_keeps_the_batch_and_says_so(tiny_model, t
         loaded = loaded_from(tiny_model)
         rows = [loaded.renderer.encode(example) for example in get_task(str(task)).train]
         loaded.model = lora.attach_lora(
-            loaded.model, loaded.spec, r=4, alpha=8, dropout=0.0, seed=3, checkpointing=False, context=256
+            loaded.model, loaded.spec, r=4, alpha=8, dropout=0.0, seed=3, checkpointing=False, window=512
         )
         hook = out_of_memory_over(loaded.model, tokens=budget)
         found.append(trained(loaded, rows, tmp_path / str(budget)))
@@ -341,7 +341,7 @@ def test_a_stopped_run_saves_and_goes_on_to_the_same_weights(tiny_model: Path, t
     def fresh():
         loaded = loaded_from(tiny_model)
         loaded.model = lora.attach_lora(
-            loaded.model, loaded.spec, r=4, alpha=8, dropout=0.1, seed=3, checkpointing=False, context=256
+            loaded.model, loaded.spec, r=4, alpha=8, dropout=0.1, seed=3, checkpointing=False, window=512
         )
         return loaded, [loaded.renderer.encode(example) for example in get_task(str(task)).train]
 

@@ -14,12 +14,13 @@ from peft import set_peft_model_state_dict
 from safetensors.torch import load_file
 from unsloth import FastLanguageModel  # before peft, which it patches
 
-from slimtune.errors import SlimtuneError
+from slimtune.errors import SlimtuneError, UserError
+from slimtune.files import damage
 from slimtune.models import ModelSpec
 
 
 def attach_lora(
-    model: Any, spec: ModelSpec, *, r: int, alpha: int, dropout: float, seed: int, checkpointing: bool, context: int
+    model: Any, spec: ModelSpec, *, r: int, alpha: int, dropout: float, seed: int, checkpointing: bool, window: int
 ) -> Any:
     """The model with fresh adapters on every linear layer of the family's regex. SlimtuneError on a shortfall."""
     torch.manual_seed(seed)
@@ -31,7 +32,7 @@ def attach_lora(
         target_modules=spec.lora_regex,
         random_state=seed,
         use_gradient_checkpointing="unsloth" if checkpointing else False,
-        max_seq_length=context,
+        max_seq_length=window,
     )
     check_coverage(model, spec)
     return model
@@ -47,6 +48,8 @@ def adapter_modules(model: Any) -> dict[str, int]:
 
 def load_adapter(model: Any, folder: Path) -> None:
     """Put the saved weights of an adapter into the model's own."""
+    if wrong := damage(folder):
+        raise UserError(f"The adapter in {folder} is damaged: {wrong}. Train it again under another --out.")
     weights = load_file(folder / "adapter_model.safetensors")
     loaded = set_peft_model_state_dict(model, weights)
     strangers = [*loaded.unexpected_keys, *(key for key in loaded.missing_keys if "lora_" in key)]
