@@ -1,32 +1,12 @@
 """Small real things the tests share: a tiny random model with a real tokenizer, and a task of a few rows."""
 
-import json
 import os
 from pathlib import Path
 
 import pytest
+from samples import make_task
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny models: more threads only get in each other's way
-
-LABELS = ("pay", "lock", "move")
-
-
-def write_rows(path: Path, rows: list[dict]) -> None:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-
-
-def make_task(folder: Path, *, train: int = 24, test: int = 9) -> Path:
-    """A classification task folder that a model can learn: the word is the label."""
-    folder.mkdir(parents=True)
-    (folder / "job.json").write_text(
-        json.dumps({"kind": "classification", "description": "Name the action.", "labels": list(LABELS)})
-    )
-    for name, rows, start in (("train", train, 0), ("test", test, 1000)):
-        write_rows(
-            folder / f"{name}.jsonl",
-            [{"text": f"please {LABELS[n % 3]} number {start + n} now", "label": LABELS[n % 3]} for n in range(rows)],
-        )
-    return folder
 
 
 @pytest.fixture(scope="session")

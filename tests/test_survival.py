@@ -23,7 +23,7 @@ from typing import Any
 
 import pytest
 from children import STRACE_CALLS, Child, Nursery, until
-from conftest import make_task, write_rows
+from samples import make_task, write_rows
 
 from slimtune.engine.checkpoint import checkpoints, newest_whole
 from slimtune.evaluate import read_evaluation
