@@ -59,6 +59,32 @@ def test_smollm2_killed_in_the_middle_goes_on_and_learns_banking77(smollm2: Path
     assert scores["tuned"]["score"]["low"] > max(scores["base"]["score"]["high"], scores["few_shot"]["score"]["high"])
 
 
+def test_fp16_takes_the_same_gradients_as_bf16(smollm2: Path, tmp_path: Path) -> None:
+    """With next to no learning rate every step sees the same weights, so each batch's norm can be compared."""
+    norms = {}
+    for precision, flags in {"bf16": [], "fp16": ["--as-gpu", "t4"]}.items():
+        out = tmp_path / precision
+        changes = {
+            "model": smollm2,
+            "data.train_rows": 96,
+            "data.test_rows": 16,
+            "train.epochs": 1,
+            "train.lr": 1e-7,
+            "evaluate.few_shot": 0,
+            "evaluate.max_new_tokens": 4,
+        }
+        sets = [part for name, value in changes.items() for part in ("--set", f"{name}={value}")]
+        run = command(ROOT / "recipes/smollm2-banking77.yaml", *flags, "--out", out, *sets)
+        subprocess.run(run, cwd=ROOT, check=True)
+        assert read(out, "environment.json")["precision"] == precision
+        steps = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+        norms[precision] = [None if step["skipped"] else step["grad_norm"] for step in steps]
+    print(norms)
+    both = [(half, full) for half, full in zip(norms["fp16"], norms["bf16"], strict=True) if half is not None]
+    assert len(both) >= 3
+    assert all(abs(half / full - 1) < 0.05 for half, full in both)
+
+
 def test_a_4b_shape_trains_in_4_bit_fp16_inside_a_t4(random_checkpoint, tmp_path: Path) -> None:
     model, out = random_checkpoint("qwen3-4b"), tmp_path / "qwen3-4b"
     subprocess.run(
