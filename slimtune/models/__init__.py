@@ -10,9 +10,9 @@ from types import MappingProxyType
 
 from slimtune.errors import UserError, unknown_name
 from slimtune.models import llama3, qwen3, smollm2
-from slimtune.models.spec import Family, Linear, ModelSpec, Shapes, dense_linears, dense_params
+from slimtune.models.spec import Extension, Family, Linear, ModelSpec, Shapes, dense_linears, dense_params
 
-__all__ = ["FAMILIES", "MODELS", "Family", "Linear", "ModelSpec", "Shapes", "get_model"]
+__all__ = ["FAMILIES", "MODELS", "Extension", "Family", "Linear", "ModelSpec", "Shapes", "get_model"]
 
 _FAMILY_FILES = (llama3, qwen3, smollm2)
 MODELS = MappingProxyType({spec.key: spec for file in _FAMILY_FILES for spec in file.MODELS})

@@ -7,7 +7,7 @@ it once.
 
 from dataclasses import replace
 
-from slimtune.models.spec import DENSE_LORA_REGEX, Family, ModelSpec, Shapes, dense_linears
+from slimtune.models.spec import DENSE_LORA_REGEX, Extension, Family, ModelSpec, Shapes, dense_linears
 
 QWEN3 = Family(
     name="qwen3",
@@ -50,6 +50,7 @@ def _qwen3(key: str, name: str, shapes: Shapes, params_total: int) -> ModelSpec:
         mirror_16bit=f"unsloth/{name}",
         dynamic_4bit=f"unsloth/{name}-unsloth-bnb-4bit",
         plain_4bit=f"unsloth/{name}-bnb-4bit",
+        extension=Extension(original_tokens=32768, longest_tokens=131072),
     )
 
 
@@ -69,6 +70,7 @@ MODELS = (
         _qwen3("qwen3-4b-instruct-2507", "Qwen3-4B-Instruct-2507", _4B, 4_022_468_096),
         traits=QWEN3_2507,
         native_context=262144,
+        extension=None,
     ),
     _qwen3("qwen3-8b", "Qwen3-8B", _8B, 8_190_735_360),
 )

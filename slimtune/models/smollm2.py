@@ -7,7 +7,7 @@ again from the shapes. Unsloth's mapper (2026.10.9) lists no 4-bit repository: 4
 from dataclasses import replace
 from pathlib import Path
 
-from slimtune.models.spec import DENSE_LORA_REGEX, Family, ModelSpec, Shapes, dense_linears
+from slimtune.models.spec import DENSE_LORA_REGEX, Extension, Family, ModelSpec, Shapes, dense_linears
 
 SMOLLM2 = Family(
     name="smollm2",
@@ -37,6 +37,7 @@ def _smollm2(key: str, name: str, shapes: Shapes, params_total: int) -> ModelSpe
         params_total=params_total,
         native_context=8192,
         licence="apache-2.0",
+        extension=Extension(original_tokens=8192, longest_tokens=32768, experimental=True),
     )
 
 

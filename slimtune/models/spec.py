@@ -27,6 +27,13 @@ class Shapes:
     vocab: int
     tied: bool  # one matrix serves as embedding and as head
     qk_norm: bool = False
+    sliding_window: int | None = None  # tokens that a sliding layer attends to
+    sliding_layers: int = 0
+    conv_layers: int = 0  # LFM2: layers with a short convolution in the place of attention
+    experts: int = 0  # mixture of experts: how many a layer has
+    experts_per_token: int = 0
+    expert_intermediate: int = 0
+    other_params: int = 0  # vision tower and projector: never quantised, never trained
 
 
 @dataclass(frozen=True)
@@ -44,6 +51,15 @@ class Linear:
 
 
 @dataclass(frozen=True)
+class Extension:
+    """How a context longer than the native one is reached: YaRN (Peng et al. 2023), the same factor at every length."""
+
+    original_tokens: int  # YaRN's original_max_position_embeddings: not always what config.json calls the maximum
+    longest_tokens: int  # the longest the vendor vouches for
+    experimental: bool = False  # no vendor vouches for it
+
+
+@dataclass(frozen=True)
 class Family:
     """What every size of a family shares."""
 
@@ -56,6 +72,7 @@ class Family:
     stop_token: str
     pad_token: str  # never the stop token: masking the pads would take the stop out of the loss
     fp16_ok: bool = True  # False: Unsloth trains it in fp32 on a card without bf16
+    fast_path: bool = True  # Unsloth's hand-written kernels; False: its generic compiled path
     pitfalls: tuple[str, ...] = ()
 
 
@@ -76,6 +93,7 @@ class ModelSpec:
     dynamic_4bit: str | None = None  # Unsloth's dynamic 4-bit, some layers left in 16-bit; None: quantised on the fly
     plain_4bit: str | None = None
     gated: bool = False
+    extension: Extension | None = None  # None: the native context is the limit
     folder: Path | None = None  # a Hugging Face folder on this disk
     gguf_package: str | None = None  # a Python package that brings a GGUF
     note: str = ""  # printed beside every score of this model
