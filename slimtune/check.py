@@ -45,8 +45,9 @@ class TokenReport:
 def ready(source: RecipeSource, *, data_dir: Path | None = None) -> Ready:
     """Everything before the first download. Raises Problems with every mistake in the recipe and its data."""
     problems = list(source.problems)
-    spec = _try(problems, source.where("model"), lambda: get_model(_text(source, "model")))
     recipe = source.recipe
+    revision = recipe.revision if recipe is not None else None
+    spec = _try(problems, source.where("model"), lambda: get_model(_text(source, "model"), revision=revision))
     if recipe is None:
         _try_task_name(problems, source, data_dir)
         raise Problems(source.path, problems)
@@ -56,6 +57,8 @@ def ready(source: RecipeSource, *, data_dir: Path | None = None) -> Ready:
     task = _try(problems, source.where(key), lambda: _read_task(recipe, data_dir))
     quality = inspect_task(task, allowed_leaks=1.0 if recipe.data.allow_overlap else 0.05) if task is not None else None
     problems += quality.errors if quality is not None else []
+    if spec is not None and not spec.trainable:
+        problems.append(Problem(source.where("model"), spec.untrainable))
     if spec is not None and recipe.context > spec.native_context:
         problems.append(
             Problem(
@@ -115,7 +118,7 @@ def plan_of(
 def count_tokens(prepared: Ready) -> TokenReport | str:
     """Render and tokenize every training row; or, in a sentence, why that is not possible here."""
     from slimtune.engine import require_training
-    from slimtune.engine.render import load_tokenizer, make_renderer
+    from slimtune.engine.render import encode_rows, load_tokenizer, make_renderer
     from slimtune.engine.source import local_folder
 
     try:
@@ -126,7 +129,7 @@ def count_tokens(prepared: Ready) -> TokenReport | str:
     if folder is None:
         return f"Tokens are not counted: {prepared.spec.label} is not on this machine yet; `slimtune run` fetches it."
     renderer = make_renderer(load_tokenizer(folder, prepared.spec), prepared.spec, thinking=prepared.recipe.thinking)
-    rows = [renderer.encode(example) for example in prepared.task.train]
+    rows = encode_rows(renderer, prepared.task.train)
     lengths = tuple(len(row) for row in rows)
     first, text = rows[0], renderer.tokenizer.decode
     return TokenReport(

@@ -106,7 +106,7 @@ def evaluate_target(
     if run is not None and not (run / "training.json").is_file():
         raise UserError(f"{run} is not trained yet. Finish it first: the command stands in its environment.json.")
     recipe = Recipe.model_validate(read_json(run / "recipe.json")) if run else None
-    spec = get_model(recipe.model if recipe else target)
+    spec = get_model(recipe.model, revision=recipe.revision) if recipe else get_model(target)
     task = checked_task(recipe, task_name=task_name, rows=rows, data_dir=data_dir)
     limit = recipe.evaluate.max_new_tokens if recipe and task_name is None else None
     name = f"{task.name}-{task.digest[:8]}-{few_shot}-shot"

@@ -2,13 +2,16 @@
 
 import json
 import re
+from collections import Counter
+from dataclasses import replace
 
 import pytest
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from slimtune.errors import UserError
-from slimtune.models import MODELS, get_model
-from slimtune.models.spec import dense_linears, dense_params
+from slimtune.models import MODELS, Linear, get_model
+from slimtune.models.shapes import count_params, text_config
+from slimtune.models.spec import CONFIGS
 
 LLAMA_CONFIG = {
     "model_type": "llama", "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
@@ -43,38 +46,92 @@ def render(template: str, messages, *, tools=None, prompt=False) -> str:
 def test_the_shapes_of_a_model_give_its_published_size(key):
     spec = MODELS[key]
     assert spec.key == key
-    assert dense_params(spec.shapes) == spec.params_total
+    assert count_params(spec.shapes) == spec.params_total
 
 
 @pytest.mark.parametrize("key", MODELS)
 def test_a_model_says_where_its_weights_are_and_how_it_stops(key):
     spec = MODELS[key]
     assert [spec.repo, spec.folder, spec.gguf_package].count(None) == 2
-    assert spec.pad_token != spec.stop_token
-    assert spec.label and spec.licence and spec.native_context >= 8192
+    assert spec.stop_token and spec.pad_token and spec.pad_token != spec.stop_token
+    assert spec.label and spec.licence
+    assert spec.native_context <= text_config(spec.config())["max_position_embeddings"]
+    assert spec.extension is None or spec.extension.original_tokens == spec.native_context
+
+
+def test_every_model_that_is_known_has_its_config_and_no_config_is_left_over():
+    assert {spec.config_file for spec in MODELS.values()} == set(CONFIGS.glob("*.json"))
 
 
 @pytest.mark.parametrize("key", MODELS)
-def test_the_lora_regex_matches_every_linear_layer_and_nothing_else(key):
-    spec = MODELS[key]
-    attention = {"q_proj", "k_proj", "v_proj", "o_proj"}
-    names = [
-        f"model.layers.{layer}.{'self_attn' if leaf in attention else 'mlp'}.{leaf}"
-        for layer in range(spec.shapes.layers)
-        for leaf in spec.lora_leaves
-    ]
-    others = ["lm_head", "model.embed_tokens", "model.norm", "model.layers.0.mlp", "model.layers.0.self_attn"]
-    matched = [name for name in names + others if re.fullmatch(spec.lora_regex, name)]
-    counts = {leaf: sum(name.endswith(leaf) for name in matched) for leaf in spec.lora_leaves}
-    assert counts == spec.expected_adapters()
-    assert len(matched) == len(names)
+def test_transformers_builds_a_model_of_the_shape_that_was_read(key):
+    spec, torch = MODELS[key], pytest.importorskip("torch")
+    model = on_meta(spec)
+    assert sum(weight.numel() for weight in model.parameters()) == spec.params_total
+    linear = {name: module for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
+    adapted = {name: module for name, module in linear.items() if re.fullmatch(spec.lora_regex, name)}
+    found = Counter(Linear(name.rpartition(".")[2], m.in_features, m.out_features, 1) for name, m in adapted.items())
+    expected = Counter()
+    for one in spec.linears:
+        expected[replace(one, count=1)] += one.count
+    assert found == expected
+    # the regex takes linear layers only, and leaves none of the decoder out
+    assert all(name in linear for name, _ in model.named_modules() if re.fullmatch(spec.lora_regex, name))
+    left = {name for name in linear.keys() - adapted.keys() if "visual." not in name and "vision_tower." not in name}
+    assert left == {"lm_head"}
+    fused = (weight.numel() for name, weight in model.named_parameters() if ".experts." in name)
+    assert sum(fused) == spec.expert_params
+
+
+def on_meta(spec):
+    """The model that transformers builds from a spec's config, without weights."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
+
+    config = AutoConfig.from_pretrained(spec.config_file)
+    auto = AutoModelForImageTextToText if hasattr(config, "vision_config") else AutoModelForCausalLM
+    with torch.device("meta"):
+        model = auto.from_config(config)
+    model.tie_weights()
+    return model
 
 
 def test_lora_weights_are_counted_as_peft_counts_them():
-    # rank 16 on all seven: counted with peft 0.21.2 on the meta device
-    assert get_model("smollm2-135m-instruct").lora_params(16) == 4_884_480
-    assert get_model("qwen3-4b").lora_params(16) == 33_030_144
-    assert get_model("llama-3.1-8b-instruct").lora_params(16) == 41_943_040
+    # rank 16 on the family's regex: counted with peft 0.21.2 on the meta device
+    counted = {
+        "smollm2-135m-instruct": 4_884_480,
+        "qwen3-4b": 33_030_144,
+        "llama-3.1-8b-instruct": 41_943_040,
+        "gemma-3-4b-it": 29_802_496,
+        "lfm2-1.2b": 11_108_352,
+        "granite-3.3-8b-instruct": 49_479_680,
+        "qwen3-30b-a3b": 13_369_344,
+        "qwen2.5-vl-7b-instruct": 40_370_176,
+    }
+    assert {key: get_model(key).lora_params(16) for key in counted} == counted
+
+
+def test_a_sliding_layer_and_a_convolution_are_counted_apart():
+    gemma, lfm2, mixture = (get_model(key).shapes for key in ("gemma-3-1b-it", "lfm2-1.2b", "qwen3-30b-a3b"))
+    assert (gemma.layers, gemma.sliding_layers, gemma.sliding_window) == (26, 22, 512)
+    assert (lfm2.layers, lfm2.conv_layers, lfm2.intermediate) == (16, 10, 8192)  # the config says 12288
+    assert (mixture.experts, mixture.experts_per_token, mixture.expert_intermediate) == (128, 8, 768)
+
+
+def test_a_model_that_is_planned_for_only_says_so():
+    planned = {key for key, spec in MODELS.items() if not spec.trainable}
+    assert planned == {
+        "qwen2.5-vl-7b-instruct",
+        "lfm2.5-2.6b",
+        *(f"qwen3-vl-{size}-instruct" for size in ("2b", "4b", "8b")),
+    }
+    assert "training them comes later" in get_model("qwen3-vl-2b-instruct").untrainable
+
+
+def test_4_bit_is_fetched_where_there_is_such_a_repository():
+    assert get_model("qwen3-8b").repository("4bit") == "unsloth/Qwen3-8B-unsloth-bnb-4bit"
+    assert get_model("qwen3-32b").repository("4bit") == "unsloth/Qwen3-32B-bnb-4bit"
+    assert get_model("qwen3-30b-a3b").repository("4bit") == get_model("qwen3-30b-a3b").repository("16bit")
 
 
 @pytest.mark.parametrize(
@@ -111,7 +168,8 @@ def test_a_folder_is_a_model_with_the_shape_its_config_gives(tmp_path):
     spec = get_model(folder_with(tmp_path, LLAMA_CONFIG))
     assert spec.folder == tmp_path and spec.repo is None and spec.key == tmp_path.name
     assert spec.shapes.head_dim == 16 and spec.native_context == 512
-    assert spec.linears == dense_linears(spec.shapes) and spec.expected_adapters()["q_proj"] == 2
+    assert spec.params_total == 300 * 64 + 2 * (64 * 64 * 2 + 2 * 64 * 32 + 3 * 64 * 128 + 2 * 64) + 64
+    assert spec.expected_adapters()["q_proj"] == 2 and spec.config() == LLAMA_CONFIG
 
 
 def test_two_families_of_one_model_type_are_told_apart_by_their_stop_token(tmp_path):
@@ -126,14 +184,17 @@ def test_a_folder_of_random_weights_says_so_beside_its_scores(tmp_path):
 
 
 def test_a_folder_of_an_unknown_kind_is_refused_with_the_known_kinds(tmp_path):
-    with pytest.raises(UserError, match=r"model_type 'mamba'.*slimtune knows: llama, qwen3"):
+    with pytest.raises(
+        UserError,
+        match=r"model_type 'mamba'.*slimtune knows: gemma3, gemma3_text, granite, lfm2, llama, mistral, qwen2",
+    ):
         get_model(folder_with(tmp_path, {"model_type": "mamba"}))
 
 
 def test_a_folder_without_a_shape_or_a_config_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"without a config\.json"):
         get_model(str(tmp_path))
-    with pytest.raises(UserError, match="does not say 'num_attention_heads'"):
+    with pytest.raises(UserError, match="does not say 'num_hidden_layers'"):
         get_model(folder_with(tmp_path, {"model_type": "qwen3"}))
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(UserError, match="is not JSON"):

@@ -7,8 +7,7 @@ import pytest
 
 from slimtune.errors import UserError
 from slimtune.gpus import DetectedGpu, get_gpu
-from slimtune.models import ModelSpec, Shapes, get_model
-from slimtune.models.spec import dense_linears, dense_params
+from slimtune.models import ModelSpec, get_model
 from slimtune.plan import Setting, make_plan, parts_gib
 from slimtune.plan.planner import powers_of_two_dividing
 
@@ -18,16 +17,10 @@ def quantised_on_the_fly(spec: ModelSpec) -> ModelSpec:
     return dataclasses.replace(spec, dynamic_4bit=None)
 
 
-def qwen3_14b() -> ModelSpec:
-    shapes = Shapes(40, 5120, 17408, 40, 8, 128, 151936, tied=False, qk_norm=True)
-    spec = quantised_on_the_fly(get_model("qwen3-8b"))
-    return dataclasses.replace(spec, shapes=shapes, linears=dense_linears(shapes), params_total=dense_params(shapes))
-
-
 SMOLLM2 = get_model("smollm2-135m-instruct")
 QWEN3_4B = quantised_on_the_fly(get_model("qwen3-4b"))
 QWEN3_8B = quantised_on_the_fly(get_model("qwen3-8b"))
-QWEN3_14B = qwen3_14b()
+QWEN3_14B = quantised_on_the_fly(get_model("qwen3-14b"))
 LLAMA_8B = quantised_on_the_fly(get_model("llama-3.1-8b-instruct"))
 H100, T4_CAP = 78.5, 14.56
 

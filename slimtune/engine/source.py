@@ -1,13 +1,13 @@
 """Where a model's files are: one folder at one commit, resolved here so that Unsloth never looks a name up itself."""
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from slimtune.engine.embedded import embedded_folder
-from slimtune.errors import ServiceAway, UserError
-from slimtune.files import DISK_GONE, MANIFEST, damage, digest_file, digest_json, read_json
+from slimtune.errors import UserError
+from slimtune.files import MANIFEST, damage, digest_file, digest_json, read_json
 from slimtune.models import ModelSpec
+from slimtune.models.hub import hub_refusals
 
 _FILES = ["*.json", "*.safetensors", "*.jinja", "tokenizer.model"]
 
@@ -25,14 +25,16 @@ class Source:
 def resolve_source(spec: ModelSpec, *, quantisation: str, revision: str | None) -> Source:
     """The folder that holds a model's files, fetched at one commit where it is on a hub.
 
-    Raises UserError (no such repository, gated, only pickled weights, code of its own) and ServiceAway (no network and
-    not in the cache).
+    Raises UserError (a model that is planned for only, no such repository, gated, only pickled weights, code of its
+    own) and ServiceAway (no network and not in the cache).
     """
+    if not spec.trainable:
+        raise UserError(spec.untrainable)
     folder = local_folder(spec)
     if folder is not None and (spec.repo is None or spec.folder is not None):
         source = _local(folder)
     else:
-        repository = (spec.dynamic_4bit or spec.repo) if quantisation == "4bit" else spec.repo
+        repository = spec.repository(quantisation)
         folder = _fetch(repository, revision)
         source = Source(folder, repository, folder.name, digest_json([repository, folder.name]))
     _refuse_remote_code(source.folder)
@@ -69,27 +71,9 @@ def _local(folder: Path) -> Source:
 
 def _fetch(repository: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
 
-    try:
+    with hub_refusals(repository, revision):
         return Path(snapshot_download(repository, revision=revision, allow_patterns=_FILES))
-    except GatedRepoError as error:
-        raise UserError(
-            f"{repository} is gated. Accept its licence on its page on the hub, then set HF_TOKEN to a token "
-            "of that account."
-        ) from error
-    except RepositoryNotFoundError as error:
-        raise UserError(f"The hub has no repository {repository}, or it is private and HF_TOKEN is not set.") from error
-    except RevisionNotFoundError as error:
-        raise UserError(f"{repository} has no revision {revision}.") from error
-    except (HfHubHTTPError, OSError) as error:
-        if error.errno in DISK_GONE:
-            raise  # LocalEntryNotFoundError is an OSError: no network, nothing cached
-        where = os.environ.get("HF_ENDPOINT", "the hub")
-        raise ServiceAway(
-            f"{repository} is not in the cache and {where} did not answer ({error}). Try again with a "
-            "network, or give a local folder as `model:`."
-        ) from error
 
 
 def _refuse_remote_code(folder: Path) -> None:

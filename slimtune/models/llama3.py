@@ -4,13 +4,12 @@ Source: config.json as published, the meta-llama/llama-models repository (tokens
 2026.10.9 (mirrors and 4-bit repositories).
 """
 
-from slimtune.models.spec import DENSE_LORA_REGEX, Family, ModelSpec, Shapes, dense_linears
+from slimtune.models.spec import CONFIGS, DENSE_LORA_REGEX, Family, ModelSpec
 
 LLAMA3 = Family(
     name="llama3",
     model_type="llama",
     lora_regex=DENSE_LORA_REGEX,
-    chat_template=None,
     thinking="none",
     tool_call_format="json",  # one bare object a turn: {"name": .., "parameters": ..}; results under the role ipython
     stop_token="<|eot_id|>",
@@ -25,14 +24,13 @@ LLAMA3 = Family(
 )
 
 
-def _llama3(key: str, name: str, shapes: Shapes, params_total: int, licence: str) -> ModelSpec:
+def _llama3(name: str, params_total: int, licence: str) -> ModelSpec:
     return ModelSpec(
-        key=key,
+        key=name.lower(),
         label=name,
         traits=LLAMA3,
+        config_file=CONFIGS / f"{name.lower()}.json",
         repo=f"meta-llama/{name}",
-        shapes=shapes,
-        linears=dense_linears(shapes),
         params_total=params_total,
         native_context=131072,
         licence=licence,
@@ -43,15 +41,8 @@ def _llama3(key: str, name: str, shapes: Shapes, params_total: int, licence: str
     )
 
 
-# fmt: off
-#            layers hidden   ffn heads kv head_dim vocab  tied
-_1B = Shapes(    16,  2048,  8192, 32,  8,  64,  128256, True)
-_3B = Shapes(    28,  3072,  8192, 24,  8, 128,  128256, True)
-_8B = Shapes(    32,  4096, 14336, 32,  8, 128,  128256, False)
-# fmt: on
-
 MODELS = (
-    _llama3("llama-3.2-1b-instruct", "Llama-3.2-1B-Instruct", _1B, 1_235_814_400, "llama3.2"),
-    _llama3("llama-3.2-3b-instruct", "Llama-3.2-3B-Instruct", _3B, 3_212_749_824, "llama3.2"),
-    _llama3("llama-3.1-8b-instruct", "Llama-3.1-8B-Instruct", _8B, 8_030_261_248, "llama3.1"),
+    _llama3("Llama-3.2-1B-Instruct", 1_235_814_400, "llama3.2"),
+    _llama3("Llama-3.2-3B-Instruct", 3_212_749_824, "llama3.2"),
+    _llama3("Llama-3.1-8B-Instruct", 8_030_261_248, "llama3.1"),
 )

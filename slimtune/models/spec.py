@@ -1,53 +1,28 @@
-"""What slimtune knows about a base model, as data: its shape, its repositories, how it talks, where LoRA goes.
+"""What slimtune knows about a base model, as data.
 
-    Family     what all sizes share: template, stop token, LoRA regex
-    ModelSpec  one model: a Family plus its shape, repositories and licence
+    Family     what all sizes share: template, stop token, tool calls, LoRA regex
+    ModelSpec  one model: a Family, its config.json, its repositories and licence
 
-Nothing here opens a file or imports torch.
+Dimensions are never typed: they are read from the config (`slimtune/models/shapes.py`). No torch.
 """
 
+import json
+from collections import Counter
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
+
+from slimtune.models.shapes import Linear, Shapes, linears, read_shapes
 
 Thinking = Literal["none", "hybrid", "always"]
-ToolCallFormat = Literal["hermes", "json", "none"]
+ToolCallFormat = Literal["hermes", "json", "pythonic", "granite", "qwen_xml", "none"]
 
-
-@dataclass(frozen=True)
-class Shapes:
-    """The dimensions that `config.json` gives, counted in elements."""
-
-    layers: int
-    hidden: int
-    intermediate: int
-    heads: int
-    kv_heads: int
-    head_dim: int
-    vocab: int
-    tied: bool  # one matrix serves as embedding and as head
-    qk_norm: bool = False
-    sliding_window: int | None = None  # tokens that a sliding layer attends to
-    sliding_layers: int = 0
-    conv_layers: int = 0  # LFM2: layers with a short convolution in the place of attention
-    experts: int = 0  # mixture of experts: how many a layer has
-    experts_per_token: int = 0
-    expert_intermediate: int = 0
-    other_params: int = 0  # vision tower and projector: never quantised, never trained
-
-
-@dataclass(frozen=True)
-class Linear:
-    """One kind of linear layer: the leaf of its module name, its width in and out, how many the model has."""
-
-    leaf: str
-    inputs: int
-    outputs: int
-    count: int
-
-    @property
-    def weights(self) -> int:
-        return self.inputs * self.outputs * self.count
+ATTENTION_LORA_REGEX = r"(?:.*\.)?layers\.\d+\.self_attn\.(?:q|k|v|o)_proj"
+DENSE_LORA_REGEX = r"(?:.*\.)?layers\.\d+\.(?:self_attn\.(?:q|k|v|o)_proj|mlp\.(?:gate|up|down)_proj)"
+# a vision tower has layers with q_proj, k_proj and v_proj of its own
+TEXT_LORA_REGEX = DENSE_LORA_REGEX.replace("layers", r"language_model\.layers", 1)
+CONFIGS = Path(__file__).parent / "configs"
 
 
 @dataclass(frozen=True)
@@ -66,13 +41,15 @@ class Family:
     name: str
     model_type: str  # transformers' name, as in config.json
     lora_regex: str  # full-matched against module names: a list of leaves can be dropped in silence, a string cannot
-    chat_template: str | None  # the Jinja text; None: the tokenizer's own
     thinking: Thinking
     tool_call_format: ToolCallFormat
-    stop_token: str
-    pad_token: str  # never the stop token: masking the pads would take the stop out of the loss
-    fp16_ok: bool = True  # False: Unsloth trains it in fp32 on a card without bf16
+    stop_token: str | None  # None: the tokenizer's end of sequence
+    pad_token: str | None  # never the stop token: masking the pads would take the stop out of the loss
+    chat_template: str | None = None  # the Jinja text; None: the tokenizer's own
+    replaces: str = ""  # what stands in the tokenizer's own template where `chat_template` may take its place
+    fp16_ok: bool = True  # False: Unsloth trains it in fp32 on a card without bf16 (its FORCE_FLOAT32 list)
     fast_path: bool = True  # Unsloth's hand-written kernels; False: its generic compiled path
+    untrainable: str = ""  # the sentence that says why its models are planned for and not trained
     pitfalls: tuple[str, ...] = ()
 
 
@@ -83,14 +60,13 @@ class ModelSpec:
     key: str
     label: str
     traits: Family
+    config_file: Path
     repo: str | None
-    shapes: Shapes
-    linears: tuple[Linear, ...]
-    params_total: int
+    params_total: int  # as published; what the shape gives where nothing is
     native_context: int  # tokens, as the vendor documents it (config.json sometimes says more)
     licence: str
     mirror_16bit: str | None = None  # Unsloth's copy
-    dynamic_4bit: str | None = None  # Unsloth's dynamic 4-bit, some layers left in 16-bit; None: quantised on the fly
+    dynamic_4bit: str | None = None  # Unsloth's dynamic 4-bit, some layers left in 16-bit
     plain_4bit: str | None = None
     gated: bool = False
     extension: Extension | None = None  # None: the native context is the limit
@@ -98,6 +74,40 @@ class ModelSpec:
     gguf_package: str | None = None  # a Python package that brings a GGUF
     note: str = ""  # printed beside every score of this model
     extra_pitfalls: tuple[str, ...] = ()
+
+    def config(self) -> dict[str, Any]:
+        """The model's config.json."""
+        return json.loads(self.config_file.read_text(encoding="utf-8"))
+
+    def repository(self, quantisation: str) -> str | None:
+        """What is fetched for "4bit" or "16bit". 4-bit without a repository of its own is quantised while loading."""
+        return (self.dynamic_4bit or self.plain_4bit or self.repo) if quantisation == "4bit" else self.repo
+
+    @cached_property
+    def shapes(self) -> Shapes:
+        return read_shapes(self.config())
+
+    @cached_property
+    def linears(self) -> tuple[Linear, ...]:
+        """What LoRA adapts and 4-bit quantisation converts: the decoder's linear layers; not the head, not experts."""
+        return linears(self.shapes)
+
+    @property
+    def linear_params(self) -> int:
+        return sum(linear.weights for linear in self.linears)
+
+    @property
+    def expert_params(self) -> int:
+        """The weights of a mixture's experts, which transformers keeps in fused tensors; 0 for a dense model."""
+        return self.shapes.expert_params
+
+    @property
+    def trainable(self) -> bool:
+        return not self.traits.untrainable
+
+    @property
+    def untrainable(self) -> str:
+        return self.traits.untrainable
 
     @property
     def family(self) -> str:
@@ -120,11 +130,11 @@ class ModelSpec:
         return self.traits.tool_call_format
 
     @property
-    def stop_token(self) -> str:
+    def stop_token(self) -> str | None:
         return self.traits.stop_token
 
     @property
-    def pad_token(self) -> str:
+    def pad_token(self) -> str | None:
         return self.traits.pad_token
 
     @property
@@ -132,48 +142,20 @@ class ModelSpec:
         return self.traits.fp16_ok
 
     @property
+    def fast_path(self) -> bool:
+        return self.traits.fast_path
+
+    @property
     def pitfalls(self) -> tuple[str, ...]:
         return self.traits.pitfalls + self.extra_pitfalls
 
-    @property
-    def lora_leaves(self) -> tuple[str, ...]:
-        return tuple(linear.leaf for linear in self.linears)
-
-    @property
-    def linear_params(self) -> int:
-        """The weights that 4-bit quantisation converts: every linear layer of the decoder, not the head."""
-        return sum(linear.weights for linear in self.linears)
-
     def expected_adapters(self) -> dict[str, int]:
         """How many modules of each leaf must carry an adapter once `lora_regex` was applied."""
-        return {linear.leaf: linear.count for linear in self.linears}
+        counts: Counter[str] = Counter()
+        for linear in self.linears:
+            counts[linear.leaf] += linear.count
+        return dict(counts)
 
     def lora_params(self, r: int) -> int:
         """Trainable weights of a LoRA of rank `r` on every linear layer of the decoder."""
         return sum(r * (linear.inputs + linear.outputs) * linear.count for linear in self.linears)
-
-
-def dense_linears(shapes: Shapes) -> tuple[Linear, ...]:
-    """The seven linear layers of a Llama-style block: attention with grouped keys and values, gated MLP."""
-    hidden, queries = shapes.hidden, shapes.heads * shapes.head_dim
-    keys = shapes.kv_heads * shapes.head_dim
-    widths = {
-        "q_proj": (hidden, queries),
-        "k_proj": (hidden, keys),
-        "v_proj": (hidden, keys),
-        "o_proj": (queries, hidden),
-        "gate_proj": (hidden, shapes.intermediate),
-        "up_proj": (hidden, shapes.intermediate),
-        "down_proj": (shapes.intermediate, hidden),
-    }
-    return tuple(Linear(leaf, inputs, outputs, shapes.layers) for leaf, (inputs, outputs) in widths.items())
-
-
-def dense_params(shapes: Shapes) -> int:
-    """All weights of a Llama-style model without biases; tied embeddings count once."""
-    norms = shapes.layers * (2 * shapes.hidden + 2 * shapes.head_dim * shapes.qk_norm) + shapes.hidden
-    embeddings = shapes.vocab * shapes.hidden * (1 if shapes.tied else 2)
-    return embeddings + norms + sum(linear.weights for linear in dense_linears(shapes))
-
-
-DENSE_LORA_REGEX = r"(?:.*\.)?layers\.\d+\.(?:self_attn\.(?:q|k|v|o)_proj|mlp\.(?:gate|up|down)_proj)"

@@ -1,0 +1,60 @@
+"""Small files of a repository on the Hugging Face hub, and what to say when it refuses.
+
+huggingface_hub honours HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE and HF_HOME. It is imported late: known models and folders
+need no hub.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from slimtune.errors import ServiceAway, UserError
+from slimtune.files import DISK_GONE
+
+
+def hub_file(repository: str, name: str, *, revision: str | None) -> Path | None:
+    """A file of a repository, from the cache where it is there, else fetched; None where the repository has none.
+
+    Raises UserError (no such repository or revision, gated) and ServiceAway (no network and not in the cache).
+    """
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    try:
+        return Path(hf_hub_download(repository, name, revision=revision, local_files_only=True))
+    except LocalEntryNotFoundError:
+        pass
+    with hub_refusals(repository, revision):
+        try:
+            return Path(hf_hub_download(repository, name, revision=revision))
+        except EntryNotFoundError as error:
+            if isinstance(error, LocalEntryNotFoundError):
+                raise  # no network
+            return None
+
+
+@contextmanager
+def hub_refusals(repository: str, revision: str | None) -> Iterator[None]:
+    """What a hub answers, as sentences: UserError where the name or the rights are wrong, ServiceAway where it is."""
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
+
+    try:
+        yield
+    except GatedRepoError as error:
+        raise UserError(
+            f"{repository} is gated. Accept its licence on its page on the hub, then set HF_TOKEN to a token "
+            "of that account."
+        ) from error
+    except RepositoryNotFoundError as error:
+        raise UserError(f"The hub has no repository {repository}, or it is private and HF_TOKEN is not set.") from error
+    except RevisionNotFoundError as error:
+        raise UserError(f"{repository} has no revision {revision}.") from error
+    except (HfHubHTTPError, OSError) as error:
+        if error.errno in DISK_GONE:
+            raise  # LocalEntryNotFoundError is an OSError: no network, nothing cached
+        where = os.environ.get("HF_ENDPOINT", "the hub")
+        raise ServiceAway(
+            f"{repository} is not in the cache and {where} did not answer ({error}). Try again with a "
+            "network, or give a local folder as `model:`."
+        ) from error
