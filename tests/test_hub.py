@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from slimtune.models import get_model
+
 REPOSITORY = "HuggingFaceTB/SmolLM2-360M-Instruct"
 COMMIT = "a" * 40
 
@@ -27,6 +29,20 @@ try:
 except SlimtuneError as error:
     print(error)
     sys.exit(error.exit_code)
+"""
+
+
+DESCRIBE = """
+import sys
+from slimtune.errors import SlimtuneError
+from slimtune.models import get_model
+try:
+    spec = get_model(sys.argv[2], revision=sys.argv[1] or None)
+    print(spec.label, spec.repo, spec.family, spec.params_total, spec.native_context, spec.stop_token)
+except SlimtuneError as error:
+    print(error)
+    sys.exit(error.exit_code)
+assert not {"torch", "transformers"} & sys.modules.keys()
 """
 
 
@@ -68,6 +84,8 @@ class Hub(BaseHTTPRequestHandler):
                 "downloads": 0,
             }
             return self._send(200, json.dumps(info).encode(), body=body)
+        if self.path.rsplit("/", 1)[1] not in names:
+            return self._send(404, b"", body=body, headers={"X-Error-Code": "EntryNotFound", "X-Repo-Commit": COMMIT})
         data = (self.files / self.path.rsplit("/", 1)[1]).read_bytes()
         etag = f'"{hashlib.sha256(data).hexdigest()}"'
         return self._send(200, data, body=body, headers={"X-Repo-Commit": COMMIT, "ETag": etag})
@@ -90,10 +108,12 @@ def hub(tiny_model: Path) -> Iterator[ThreadingHTTPServer]:
     server.shutdown()
 
 
-def fetch(port: int, home: Path, *, revision: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
+def fetch(
+    port: int, home: Path, *, revision: str = "", script: str = FETCH, model: str = REPOSITORY, **environment: str
+) -> subprocess.CompletedProcess[str]:
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "TRANSFORMERS_"))}
     return subprocess.run(
-        [sys.executable, "-c", FETCH, revision],
+        [sys.executable, "-c", script, revision, model],
         capture_output=True,
         text=True,
         timeout=120,
@@ -115,6 +135,35 @@ def test_a_model_is_fetched_at_one_commit_and_then_works_without_the_hub(hub, tm
     assert again.returncode == 0 and again.stdout == first.stdout
 
 
+def cached(home: Path) -> set[str]:
+    return {file.name for file in home.glob("hub/models--*/snapshots/*/*")}
+
+
+def test_a_repository_that_is_not_listed_is_a_model_by_its_config_alone(hub, tiny_model: Path, tmp_path: Path) -> None:
+    shown = fetch(hub.server_port, tmp_path, script=DESCRIBE, model="Someone/Tiny-Llama")
+    spec = get_model(str(tiny_model))
+    expected = f"Someone/Tiny-Llama Someone/Tiny-Llama smollm2 {spec.params_total} 1024 <|im_end|>\n"
+    assert (shown.returncode, shown.stdout, shown.stderr) == (0, expected, "")
+    assert cached(tmp_path) == {"config.json", "tokenizer_config.json", "chat_template.jinja"}  # and no weights
+    hub.shutdown()
+    hub.server_close()
+    assert fetch(hub.server_port, tmp_path, script=DESCRIBE, model="Someone/Tiny-Llama").stdout == expected
+
+
+def test_a_repository_without_a_tokenizer_config_is_still_a_model(hub, tiny_model: Path, tmp_path: Path) -> None:
+    files = tmp_path / "files"
+    files.mkdir()
+    config = json.loads((tiny_model / "config.json").read_text())
+    (files / "config.json").write_text(json.dumps({**config, "model_type": "mistral"}))
+    hub.RequestHandlerClass.files = files
+    shown = fetch(hub.server_port, tmp_path / "home", script=DESCRIBE, model="someone/tiny-mistral")
+    assert shown.returncode == 0 and " other " in shown.stdout and shown.stdout.endswith(" None\n"), shown.stderr
+    (files / "config.json").unlink()
+    shown = fetch(hub.server_port, tmp_path / "new", script=DESCRIBE, model="someone/a-gguf")
+    assert shown.returncode == 2 and "has no config.json" in shown.stdout
+
+
+@pytest.mark.parametrize("script", [FETCH, DESCRIBE])
 @pytest.mark.parametrize(
     ("refusal", "words"),
     [
@@ -124,16 +173,20 @@ def test_a_model_is_fetched_at_one_commit_and_then_works_without_the_hub(hub, tm
     ],
 )
 def test_a_refusal_is_a_user_error_that_says_what_to_do(
-    hub, tmp_path: Path, refusal: tuple[int, str], words: str
+    hub, tmp_path: Path, refusal: tuple[int, str], words: str, script: str
 ) -> None:
     hub.RequestHandlerClass.refusal = refusal
-    shown = fetch(hub.server_port, tmp_path, revision="nope" if "Revision" in refusal[1] else "")
+    model = REPOSITORY if script == FETCH else "someone/else"
+    shown = fetch(
+        hub.server_port, tmp_path, revision="nope" if "Revision" in refusal[1] else "", script=script, model=model
+    )
     assert shown.returncode == 2, shown.stdout + shown.stderr
     assert words in shown.stdout
 
 
-def test_no_network_and_nothing_cached_is_a_service_that_is_away(hub, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("script", "model"), [(FETCH, REPOSITORY), (DESCRIBE, "someone/else")])
+def test_no_network_and_nothing_cached_is_a_service_that_is_away(hub, tmp_path: Path, script: str, model: str) -> None:
     hub.shutdown()
     hub.server_close()
-    shown = fetch(hub.server_port, tmp_path)
+    shown = fetch(hub.server_port, tmp_path, script=script, model=model)
     assert shown.returncode == 69 and "not in the cache" in shown.stdout, shown.stdout + shown.stderr

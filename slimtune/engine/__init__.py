@@ -13,13 +13,13 @@ from packaging.version import Version
 from slimtune.errors import UserError
 from slimtune.files import cache_folder
 from slimtune.gpus import detect_gpu
+from slimtune.models.hub import QUIET_HUB
 
 _ENVIRONMENT = {
     "UNSLOTH_DISABLE_STATISTICS": "1",
     "UNSLOTH_AUTO_INSTALL": "0",
     "UNSLOTH_COMPILE_LOCATION": str(cache_folder() / "compiled"),
-    "HF_HUB_DISABLE_TELEMETRY": "1",
-    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    **QUIET_HUB,
     "DO_NOT_TRACK": "1",
     "CUDA_DEVICE_ORDER": "PCI_BUS_ID",  # as NVML counts, so that the card that is planned for is the one that trains
     "TOKENIZERS_PARALLELISM": "false",

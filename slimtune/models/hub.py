@@ -12,12 +12,16 @@ from pathlib import Path
 from slimtune.errors import ServiceAway, UserError
 from slimtune.files import DISK_GONE
 
+QUIET_HUB = {"HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}  # read at the client's import
+
 
 def hub_file(repository: str, name: str, *, revision: str | None) -> Path | None:
     """A file of a repository, from the cache where it is there, else fetched; None where the repository has none.
 
     Raises UserError (no such repository or revision, gated) and ServiceAway (no network and not in the cache).
     """
+    for variable, value in QUIET_HUB.items():
+        os.environ.setdefault(variable, value)
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
