@@ -59,7 +59,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Completion:
-    """What a model answered. `tool_calls` is None where none could be read from the text."""
+    """What a model answered. `tool_calls` is None where none could be read from the text, and `unread` says why."""
 
     text: str
     stopped: Literal["stop", "length"] = "stop"
@@ -67,6 +67,7 @@ class Completion:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     seconds: float = 0.0
+    unread: str = ""
 
 
 @dataclass(frozen=True)

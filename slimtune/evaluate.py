@@ -198,7 +198,8 @@ def _absent(value: Any) -> Any:
 def _record(task: Task, example: Example, digest: str, completion: Completion, tool_format: str) -> Record:
     spoken = replace(completion, text=_THOUGHT.sub("", completion.text))
     if not isinstance(example.target, str) and spoken.tool_calls is None:
-        spoken = replace(spoken, tool_calls=parse_tool_calls(spoken.text, tool_format))
+        reading = parse_tool_calls(spoken.text, tool_format, example.tools)
+        spoken = replace(spoken, tool_calls=reading.calls, unread=reading.why)
     score = get_scorer(task.scorer)(spoken, example)
     also = {scorer: get_scorer(scorer)(spoken, example).value for scorer in task.also}
     asked = next((message.content for message in reversed(example.messages) if message.role == "user"), "")

@@ -158,7 +158,7 @@ def test_tool_calls_are_rendered_as_the_parser_reads_them(loaded) -> None:
     for example in get_task("voice_banking").train[:20]:
         row = loaded.renderer.encode(example)
         text = loaded.renderer.tokenizer.decode(row.answer[:-1])
-        assert parse_tool_calls(text, loaded.spec.tool_call_format) == tuple(example.target)
+        assert parse_tool_calls(text, loaded.spec.tool_call_format).calls == tuple(example.target)
 
 
 def test_every_expected_layer_gets_an_adapter(adapted) -> None:

@@ -37,7 +37,7 @@ def calling(*calls):
 
 
 def said(text, *, format="hermes"):
-    return Completion(text, tool_calls=parse_tool_calls(text, format))
+    return Completion(text, tool_calls=parse_tool_calls(text, format).calls)
 
 
 def called(*calls):

@@ -12,13 +12,14 @@ from typing import Any
 
 from jinja2 import TemplateError
 
-from slimtune.data import Example, Message, ToolCall
-from slimtune.errors import Problem, UserError
+from slimtune.data import Example, Message, ToolCall, listed
+from slimtune.errors import Problem, Problems, UserError
 from slimtune.files import digest_bytes
 from slimtune.models import ModelSpec
-from slimtune.models.toolcalls import answer_turn
+from slimtune.models.toolcalls import answer_turn, parse_tool_calls, render_tool_calls
 
 _PINNED = datetime(2024, 7, 26)  # the date Llama 3's own template falls back to
+_OWN_TEMPLATE = "{{- own_template }}"  # where a template of ours hands over to the tokenizer's own
 
 
 @dataclass(frozen=True)
@@ -33,40 +34,38 @@ class Encoded:
         return len(self.prompt) + len(self.answer)
 
 
+class RowError(UserError):
+    """A row that a chat template cannot hold."""
+
+    def __init__(self, example: Example, what: str):
+        self.id, self.what = example.id, what
+        super().__init__(f"Row {example.id}: {what}")
+
+
 @dataclass(frozen=True)
 class Renderer:
-    """A tokenizer with the template, the thinking mode and the stop tokens it is used with."""
+    """A tokenizer with the model it belongs to, the thinking mode and the stop tokens it is used with."""
 
     tokenizer: Any
+    spec: ModelSpec
     thinking: str
-    hybrid: bool
     stop_ids: frozenset[int]
 
     @property
     def template_sha256(self) -> str:
         return digest_bytes(str(self.tokenizer.chat_template).encode())
 
-    def text(
-        self,
-        messages: Sequence[Message],
-        tools: Sequence[Any],
-        *,
-        thinks: bool,
-        answer: Mapping[str, Any] | None = None,
-    ) -> str:
-        """A chat as the template writes it, with the answer's turn; without one, up to where the answer begins."""
-        turns = [_as_dict(message) for message in messages]
-        return self.tokenizer.apply_chat_template(
-            turns if answer is None else [*turns, dict(answer)],
-            tools=[dict(tool) for tool in tools] or None,
-            tokenize=False,
-            add_generation_prompt=answer is None,
-            strftime_now=_PINNED.strftime,
-            **self._switch(thinks),
-        )
-
     def prompt(self, example: Example) -> str:
-        return self.text(example.messages, example.tools, thinks=self._thinks(example))
+        """The chat up to where the answer begins. Raises RowError where the template refuses the chat, or leaves tools
+        or calls out of it."""
+        text = self._text(example, [_as_dict(message) for message in example.messages], answered=False)
+        if missing := [name for name in _called(example) if name not in text]:
+            raise RowError(
+                example,
+                f"the chat template of {self.spec.label} leaves out {', '.join(map(repr, dict.fromkeys(missing)))}: "
+                "it knows no tools, or no calls in earlier turns. Choose another model for this task.",
+            )
+        return text
 
     def prompt_ids(self, example: Example) -> tuple[int, ...]:
         return self.ids(self.prompt(example))
@@ -75,37 +74,88 @@ class Renderer:
         return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def encode(self, example: Example) -> Encoded:
-        """Prompt and answer of one training row. Raises UserError where the template does not write the answer after
-        the prompt, or does not close it with a stop token."""
-        prompt, thinks = self.prompt(example), self._thinks(example)
-        try:
-            full = self.text(example.messages, example.tools, thinks=thinks, answer=_answer(example, thinks=thinks))
-        except TemplateError as error:
-            raise UserError(f"Row {example.id}: the chat template refuses the answer: {error}") from error
+        """Prompt and answer of one training row. Raises RowError where the template does not write the answer after
+        the prompt, does not close it with a stop token, or writes calls that are not read back as they were."""
+        prompt = self.prompt(example)
+        turns = [*map(_as_dict, example.messages), self._answer(example)]
+        full = self._text(example, turns, answered=True)
         if not full.startswith(prompt):
-            raise UserError(
-                "The chat template does not write the answer after the prompt it asks with; training on it "
-                "would teach another prompt than the one that is evaluated. Give the model another template."
+            raise RowError(
+                example,
+                "the chat template does not write the answer after the prompt it asks with; training on it would "
+                "teach another prompt than the one that is evaluated. Give the model another template.",
             )
-        answer = self.ids(full[len(prompt) :])
-        stops = [index for index, token in enumerate(answer) if token in self.stop_ids]
-        if not stops:
-            raise UserError(
-                "The chat template does not end an answer with a stop token of the model "
-                f"({', '.join(self.stop_words())})."
-            )
-        if stops[0] == 0:
-            raise UserError(f"Row {example.id}: the chat template dropped the answer.")
-        return Encoded(example.id, self.ids(prompt), answer[: stops[0] + 1])
+        said = full[len(prompt) :]
+        answer = self.ids(said)
+        return Encoded(example.id, self.ids(prompt), answer[: self._end(example, said, answer)])
 
     def stop_words(self) -> list[str]:
         return [self.tokenizer.decode([token]) for token in sorted(self.stop_ids)]
 
+    def _text(self, example: Example, turns: Sequence[Mapping[str, Any]], *, answered: bool) -> str:
+        """A chat as the template writes it; one that is not answered goes on to where the answer begins."""
+        try:
+            return self.tokenizer.apply_chat_template(
+                turns,
+                tools=[dict(tool) for tool in example.tools] or None,
+                tokenize=False,
+                add_generation_prompt=not answered,
+                strftime_now=_PINNED.strftime,
+                **({"enable_thinking": self._thinks(example)} if self._hybrid else {}),
+            )
+        except (TemplateError, TypeError) as error:
+            part = "answer" if answered else "chat"
+            raise RowError(example, f"the chat template of {self.spec.label} refuses the {part}: {error}") from error
+
+    def _answer(self, example: Example) -> dict[str, Any]:
+        """The answer's turn, with the reasoning that the row carries where the model thinks."""
+        turn = _as_dict(answer_turn(example.target))
+        if self._thinks(example) and "reasoning" not in example.meta:
+            raise RowError(example, "it carries no reasoning to think with. Set `thinking: off`, or mixed.")
+        if not self._hybrid:
+            return turn
+        # said to be empty, or a template would look for a thought in the answer's text
+        return turn | {"reasoning_content": example.meta["reasoning"] if self._thinks(example) else ""}
+
+    def _end(self, example: Example, said: str, answer: Sequence[int]) -> int:
+        """How many tokens of a rendered answer are to be learnt: up to its stop token, with it."""
+        stop = next((index for index, token in enumerate(answer) if token in self.stop_ids), None)
+        if stop is None:
+            raise RowError(
+                example,
+                "the chat template does not end an answer with a stop token of the model "
+                f"({', '.join(self.stop_words())}).",
+            )
+        if stop == 0:
+            raise RowError(example, "the chat template dropped the answer.")
+        word = self.tokenizer.decode([answer[stop]])
+        text, _, after = said.partition(word)
+        if after.strip():
+            raise RowError(example, f"the answer holds {word} in its own text, where the model would stop.")
+        self._check_calls(example, text)
+        return stop + 1
+
+    def _check_calls(self, example: Example, said: str) -> None:
+        """What is learnt must be what the parser reads, or a perfect model would score 0."""
+        if isinstance(example.target, str):
+            return
+        if self.spec.tool_call_format == "none":
+            raise UserError(f"{self.spec.label} has no format for tool calls. Choose another model for this task.")
+        form = self.spec.tool_call_format
+        reading = parse_tool_calls(said, form, example.tools)
+        if reading != parse_tool_calls(render_tool_calls(example.target, form), form, example.tools):
+            raise RowError(
+                example,
+                "its calls are not read back from what the chat template makes of them: the answer "
+                f"{reading.why or 'holds other values'}.",
+            )
+
+    @property
+    def _hybrid(self) -> bool:
+        return self.spec.thinking == "hybrid"
+
     def _thinks(self, example: Example) -> bool:
         return self.thinking == "on" or (self.thinking == "mixed" and "reasoning" in example.meta)
-
-    def _switch(self, thinks: bool) -> dict[str, bool]:
-        return {"enable_thinking": thinks} if self.hybrid else {}
 
 
 def load_tokenizer(folder: Path, spec: ModelSpec) -> Any:
@@ -118,30 +168,60 @@ def load_tokenizer(folder: Path, spec: ModelSpec) -> Any:
 
 
 def dress_tokenizer(tokenizer: Any, spec: ModelSpec) -> None:
-    """Give a tokenizer the spec's chat template, and a padding token. Padding never reaches the loss: labels are laid
-    out by position, so pad may equal eos."""
-    if spec.chat_template is not None:
-        tokenizer.chat_template = spec.chat_template
+    """Give a tokenizer the spec's chat template, and a padding token that ends nothing. Done twice, it changes
+    nothing."""
+    tokenizer.chat_template = _template(tokenizer.chat_template, spec.chat_template)
     if tokenizer.chat_template is None:
         raise UserError(
             f"{spec.label} has no chat template. Use an instruction-tuned model, or put chat_template.jinja "
             "into its folder."
         )
-    if spec.pad_token is not None and spec.pad_token in tokenizer.get_vocab():
-        tokenizer.pad_token = spec.pad_token
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
+    tokenizer.pad_token = _pad_token(tokenizer, spec)
+
+
+def _template(own: str | None, ours: str | None) -> str | None:
+    """Our template, the tokenizer's own, or ours before its own where it hands over."""
+    head, hands_over, _ = (ours or _OWN_TEMPLATE).partition(_OWN_TEMPLATE)
+    if not hands_over:
+        return ours
+    if own is None or own.startswith(head):
+        return own
+    return f"{head}{{{{- '' }}}}{own}"  # a tag at the end of ours would eat white space that begins the other
+
+
+def _pad_token(tokenizer: Any, spec: ModelSpec) -> str:
+    vocabulary, stops = tokenizer.get_vocab(), (spec.stop_token, tokenizer.eos_token)
+    usual = (spec.pad_token, tokenizer.pad_token, tokenizer.unk_token, tokenizer.bos_token)
+    for token in (*usual, *tokenizer.get_added_vocab()):
+        if token in vocabulary and token not in stops:
+            return token
+    raise UserError(f"{spec.label} has no token to pad with: each of its special tokens ends an answer.")
 
 
 def make_renderer(tokenizer: Any, spec: ModelSpec, *, thinking: str, generation_eos: Iterable[int] = ()) -> Renderer:
     """A Renderer for a dressed tokenizer. Raises UserError where the model has no thinking mode to switch on."""
-    hybrid = spec.thinking == "hybrid"
-    if thinking != "off" and not hybrid:
+    if thinking != "off" and spec.thinking != "hybrid":
         raise UserError(f"{spec.label} has no thinking mode that can be switched. Set `thinking: off`.")
-    stops = set(generation_eos) | {tokenizer.eos_token_id}
-    if spec.stop_token is not None:
-        stops.add(tokenizer.convert_tokens_to_ids(spec.stop_token))
-    return Renderer(tokenizer, thinking, hybrid, frozenset(token for token in stops if token is not None))
+    stops = {*generation_eos, tokenizer.eos_token_id, tokenizer.get_vocab().get(spec.stop_token)}
+    return Renderer(tokenizer, spec, thinking, frozenset(token for token in stops if token is not None))
+
+
+def encode_rows(renderer: Renderer, examples: Iterable[Example]) -> list[Encoded]:
+    """Every row as tokens. Raises Problems with what is wrong with any of them, each kind once, by its first row."""
+    rows: list[Encoded] = []
+    wrong: dict[str, list[str]] = {}
+    for example in examples:
+        try:
+            rows.append(renderer.encode(example))
+        except RowError as error:
+            wrong.setdefault(error.what, []).append(error.id)
+    if wrong:
+        problems = [
+            Problem(f"row {ids[0]}" + (f" and {len(ids) - 1} more" if len(ids) > 1 else ""), what)
+            for what, ids in wrong.items()
+        ]
+        raise Problems(f"{sum(map(len, wrong.values()))} of the training rows", listed(problems))
+    return rows
 
 
 def long_rows(rows: Sequence[Encoded], context: int) -> list[Problem]:
@@ -153,12 +233,10 @@ def long_rows(rows: Sequence[Encoded], context: int) -> list[Problem]:
     ]
 
 
-def _answer(example: Example, *, thinks: bool) -> dict[str, Any]:
-    """The answer's turn, with the reasoning that the row carries where the model thinks."""
-    turn = _as_dict(answer_turn(example.target))
-    if thinks and "reasoning" not in example.meta:
-        raise UserError(f"Row {example.id} carries no reasoning to think with. Set `thinking: off`, or mixed.")
-    return turn | ({"reasoning_content": example.meta["reasoning"]} if thinks else {})
+def _called(example: Example) -> Iterable[str]:
+    """The names of the functions that a chat offers and of those that were called in it."""
+    yield from (tool.get("function", tool)["name"] for tool in example.tools)
+    yield from (call.name for message in example.messages for call in message.tool_calls)
 
 
 def _as_dict(message: Message) -> dict[str, Any]:

@@ -24,7 +24,7 @@ def tool_call_equivalence(completion: Completion, example: Example) -> Score:
         raise TypeError(f"example {example.id} expects text, not tool calls")
     if not calls and not expected:
         tried = attempts_tool_call(completion.text) and calls is None
-        return Score(float(not tried), None if tried else "", "a call that cannot be read" if tried else "")
+        return Score(float(not tried), None if tried else "", _unreadable(completion) if tried else "")
     if calls is None:
         return Score(0.0, None, _unreadable(completion))
     defaults = _defaults(example)
@@ -67,7 +67,9 @@ def _whole(value: Any) -> Any:
 
 
 def _unreadable(completion: Completion) -> str:
-    return "cut off before the call was whole" if completion.stopped == "length" else "no tool call could be read"
+    if completion.stopped == "length":
+        return "cut off before the call was whole"
+    return f"no tool call could be read: it {completion.unread}" if completion.unread else "no tool call could be read"
 
 
 def _difference(calls: tuple[ToolCall, ...], expected: tuple[ToolCall, ...]) -> str:
