@@ -58,7 +58,11 @@ def load_adapter(model: Any, folder: Path) -> None:
 
 
 def check_coverage(model: Any, spec: ModelSpec) -> None:
-    """Raises SlimtuneError unless exactly the expected number of modules of each leaf name carries an adapter."""
+    """Raises SlimtuneError unless exactly the expected number of modules of each leaf name carries an adapter, and
+    everything else is frozen: a mixture's routers above all."""
+    loose = [name for name, weight in model.named_parameters() if weight.requires_grad and ".lora_" not in name]
+    if loose:
+        raise SlimtuneError(f"{spec.label}: {', '.join(loose[:3])} would be trained beside the adapters.")
     expected, found = spec.expected_adapters(), adapter_modules(model)
     if found != expected:
         wrong = {

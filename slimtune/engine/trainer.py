@@ -49,6 +49,7 @@ class RowTrainer(SFTTrainer):
             data_collator=lambda batch: {"rows": [item["row"] for item in batch]},
             processing_class=loaded.renderer.tokenizer,
         )
+        freeze_routing(loaded.model)
         self.remove_callback(PrinterCallback)
         self.add_callback(_Steps(self, on_step, should_stop))
 
@@ -220,6 +221,14 @@ class _Steps(TrainerCallback):
                 torch.cuda.max_memory_reserved() / 2**30 if cuda else None,
             )
         )
+
+
+def freeze_routing(model: Any) -> None:
+    """Leave a mixture's balancing loss out: TRL adds it by default, and the routers that it would balance are frozen.
+    It also fails when the model answers, on a mask that covers more than the newest token (transformers 5.17)."""
+    config = model.config.get_text_config()
+    if hasattr(config, "output_router_logits"):
+        config.output_router_logits = False
 
 
 def attach_scaler(trainer: SFTTrainer, model: Any) -> None:

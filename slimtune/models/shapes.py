@@ -95,6 +95,8 @@ def text_config(config: Mapping[str, Any]) -> dict[str, Any]:
     """The part of a config that describes the language model, with the defaults of its model type filled in."""
     text = dict(config.get("text_config") or config)
     text.setdefault("model_type", config.get("model_type"))
+    if "num_local_experts" in text:  # what transformers 5 calls them in what it saves
+        text["num_experts"] = text["num_local_experts"]
     for name in ("tie_word_embeddings", "tie_embedding"):  # the outer one decides; LFM2 has a name of its own
         if config.get(name) is not None:
             text["tie_word_embeddings"] = config[name]

@@ -1,0 +1,233 @@
+"""One family's life, in a process of its own: a two-layer model of the real architecture is made, adapted, trained,
+stopped, resumed, saved, loaded again and asked.
+
+`python families.py FOLDER TOKENIZER KEY ...` imports the engine once, forks for each key (Unsloth keeps state, so one
+model a process) and prints one JSON object a line: what was seen.
+"""
+
+import json
+import os
+import re
+import shutil
+import sys
+import traceback
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from samples import make_task
+
+from slimtune.errors import SlimtuneError
+from slimtune.models import MODELS, get_model
+from slimtune.models.other import other_family
+from slimtune.models.spec import ModelSpec
+
+WORDS = 1024
+SMOLLM2_TOKENS = ("<|im_start|>", "<|im_end|>", "<|endoftext|>")  # what opens a turn, ends it, and pads
+SMALL = {
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "block_ff_dim": 96,
+    "block_dim": 64,
+    "conv_dim": 64,
+    "block_multiple_of": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "max_position_embeddings": 1024,
+    "sliding_window": 24,
+    "num_experts": 4,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 32,
+    "query_pre_attn_scalar": 16,
+    "max_window_layers": 2,
+    "torch_dtype": "float32",
+}
+SMALL_VISION = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "image_size": 28,
+}
+
+
+def original(key: str) -> ModelSpec:
+    """The model of that key; or, by its model type, one that no family file covers."""
+    if key in MODELS:
+        return MODELS[key]
+    traits = other_family(None, key, stop_token="</s>", template=None)
+    return replace(MODELS["smollm2-135m-instruct"], key=key, traits=traits)
+
+
+def small_config(spec: ModelSpec, words: int) -> dict[str, Any]:
+    """The model's own config with two layers, one of each kind where there are two, and everything narrow."""
+    config = spec.config()
+    config["model_type"] = spec.traits.model_type
+    text = config.get("text_config", config)
+    text |= {name: value for name, value in SMALL.items() if text.get(name) is not None}
+    text |= {"vocab_size": words, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+    if "layer_types" in text:
+        text["layer_types"] = sorted(set(text["layer_types"]), key=text["layer_types"].index)
+    if "full_attn_idxs" in text:
+        text["full_attn_idxs"] = [1]
+    if "vision_config" in config:
+        config["vision_config"] |= SMALL_VISION
+        config |= {"image_token_index": 3, "boi_token_index": 4, "eoi_token_index": 5, "mm_tokens_per_image": 4}
+    return config
+
+
+def write_tokenizer(spec: ModelSpec, folder: Path, tokenizer: Path) -> int:
+    """SmolLM2's tokenizer, its special tokens named as the family names them, cut to its first words; how many."""
+    ours = ("<|im_start|>", spec.stop_token, spec.pad_token or "<pad>")
+    names = dict(zip(SMOLLM2_TOKENS, ours, strict=True))
+    for file in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        text = (tokenizer / file).read_text(encoding="utf-8")
+        (folder / file).write_text(re.sub("|".join(map(re.escape, names)), lambda found: names[found[0]], text))
+    whole = json.loads((folder / "tokenizer.json").read_text())
+    vocabulary = {word: number for word, number in whole["model"]["vocab"].items() if number < WORDS}
+    merges = [pair for pair in whole["model"]["merges"] if "".join(pair) in vocabulary]
+    whole["model"] |= {"vocab": vocabulary, "merges": merges}
+    (folder / "tokenizer.json").write_text(json.dumps(whole))
+    return len(vocabulary)
+
+
+def write_model(spec: ModelSpec, folder: Path, tokenizer: Path) -> None:
+    """Random weights in that shape, with a tokenizer and a template."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
+
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps(small_config(spec, write_tokenizer(spec, folder, tokenizer))))
+    config = AutoConfig.from_pretrained(folder)
+    torch.manual_seed(1)
+    auto = AutoModelForImageTextToText if hasattr(config, "vision_config") else AutoModelForCausalLM
+    auto.from_config(config, dtype=torch.float32).save_pretrained(folder)
+
+
+def loaded_from(folder: Path, *, adapter: Path | None = None) -> Any:
+    """The model through the real engine, with a fresh adapter or a saved one."""
+    from slimtune.engine import load, lora, source
+
+    spec = get_model(str(folder))
+    where = source.resolve_source(spec, quantisation="16bit", revision=None)
+    renderer = load.load_renderer(spec, where, thinking="off")
+    loaded = load.load_model(spec, where, renderer, precision="fp32", quantisation="16bit", window=512)
+    loaded.model = lora.attach_lora(
+        loaded.model, spec, r=8, alpha=16, dropout=0.0, seed=3, checkpointing=False, window=512
+    )
+    if adapter is not None:
+        lora.load_adapter(loaded.model, adapter)
+    return loaded
+
+
+def train(loaded: Any, task: Any, folder: Path) -> tuple[list[Any], int | None]:
+    """Ten steps on the task's rows: (reports, the step that was resumed at)."""
+    from slimtune.engine import sft
+
+    settings = sft.Settings(
+        epochs=10, lr=1e-2, schedule="constant", warmup=0.0, batch=8, micro_batch=4, collation="padded",
+        weight_decay=0.0, max_grad_norm=1.0, seed=3, checkpoint_minutes=60.0, checkpoint_steps=5, keep_checkpoints=2,
+    )  # fmt: skip
+    reports: list[Any] = []
+    rows = [loaded.renderer.encode(example) for example in task.train]
+    result = sft.train(
+        loaded, rows, settings, folder, on_step=reports.append, should_stop=lambda: False, say=lambda _: None
+    )
+    return reports, result.resumed_at
+
+
+def live(key: str, folder: Path, tokenizer: Path) -> dict[str, Any]:
+    """Everything that the tests want to know of one architecture."""
+    import torch
+
+    from slimtune.engine import lora
+    from slimtune.engine.generate import generate
+    from slimtune.files import publish_folder
+    from slimtune.tasks import get_task
+
+    known = original(key)
+    write_model(known, folder / "model", tokenizer)
+    task = get_task(str(make_task(folder / "task", train=8, test=3)))
+    loaded = loaded_from(folder / "model")
+    spec = loaded.spec
+    frozen = {name: weight.clone() for name, weight in loaded.model.named_parameters() if not weight.requires_grad}
+    reports, _ = train(loaded, task, folder / "whole")
+    moved = [name for name, weight in loaded.model.named_parameters() if ".lora_B." in name and weight.abs().sum() > 0]
+    still = all(torch.equal(weight, frozen[name]) for name, weight in loaded.model.named_parameters() if name in frozen)
+    resumed = loaded_from(folder / "model")
+    shutil.copytree(folder / "whole" / "step-00000005", folder / "resumed" / "step-00000005")
+    _, resumed_at = train(resumed, task, folder / "resumed")
+    publish_folder(folder / "adapter", loaded.model.save_pretrained)
+    again = loaded_from(folder / "model", adapter=folder / "adapter")
+    answers = [[completion.text for _, completion in sorted(generate(one, task.test, 4))] for one in (loaded, again)]
+    return {
+        "key": key,
+        "family": spec.family,
+        "traits_kept": spec.traits == known.traits,
+        "counted": sum(weight.numel() for name, weight in loaded.model.named_parameters() if ".lora_" not in name),
+        "expected_count": spec.params_total,
+        "adapters": lora.adapter_modules(loaded.model),
+        "expected": spec.expected_adapters(),
+        "trainable": lora.trainable_parameters(loaded.model),
+        "expected_trainable": spec.lora_params(8),
+        "losses": [report.loss for report in reports],
+        "grad_norms": [report.grad_norm for report in reports],
+        "adapters_that_learned": len(moved),
+        "base_unchanged": still,
+        "routers": [name for name in frozen if name.endswith(".mlp.gate.weight")],
+        "refusal": refusal(loaded),
+        "resumed_at": resumed_at,
+        "resumed_alike": same_adapter(loaded, resumed),
+        "answers": answers,
+    }
+
+
+def refusal(loaded: Any) -> str:
+    """What is said of a weight that is no adapter and would be trained; the router's, where there is one."""
+    from slimtune.engine.lora import check_coverage
+
+    names = [name for name, weight in loaded.model.named_parameters() if not weight.requires_grad]
+    loose = next((name for name in names if name.endswith(".mlp.gate.weight")), names[0])
+    loaded.model.get_parameter(loose).requires_grad_(True)
+    try:
+        check_coverage(loaded.model, loaded.spec)
+    except SlimtuneError as error:
+        return str(error)
+    return ""
+
+
+def same_adapter(one: Any, other: Any) -> bool:
+    import torch
+
+    weights = [
+        [p.detach() for name, p in loaded.model.named_parameters() if ".lora_" in name] for loaded in (one, other)
+    ]
+    return all(torch.equal(a, b) for a, b in zip(*weights, strict=True))
+
+
+def _child(key: str, folder: Path, tokenizer: Path, answers: Any) -> None:
+    try:
+        seen = live(key, folder / key, tokenizer)
+    except BaseException:
+        seen = {"key": key, "error": traceback.format_exc()}
+    answers.write(json.dumps(seen) + "\n")
+    answers.flush()
+    os._exit(0)
+
+
+def _main(folder: Path, tokenizer: Path, keys: list[str]) -> None:
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # the libraries print
+    import slimtune.engine.generate
+    import slimtune.engine.sft  # noqa: F401
+
+    for key in keys:
+        if (pid := os.fork()) == 0:
+            _child(key, folder, tokenizer, answers)
+        os.waitpid(pid, 0)
+
+
+if __name__ == "__main__":
+    _main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:])
