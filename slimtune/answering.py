@@ -11,7 +11,17 @@ from slimtune.files import cache_folder, digest_json
 from slimtune.tasks import Task
 
 SCORES_SCHEMA = 1  # raise it when a change to slimtune changes what a score means
-_SCORE_FACTS = ("versions", "gpu", "device", "precision", "quantisation", "attention", "template_sha256", "cpu_threads")
+_SCORE_FACTS = (
+    "versions",
+    "gpu",
+    "device",
+    "precision",
+    "quantisation",
+    "attention",
+    "rope",
+    "template_sha256",
+    "cpu_threads",
+)
 
 
 class Listener(Protocol):

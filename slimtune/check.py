@@ -13,7 +13,7 @@ from slimtune.data import Example
 from slimtune.errors import Problem, Problems, SlimtuneError, UserError
 from slimtune.gpus import DetectedGpu, GpuSpec
 from slimtune.models import ModelSpec, get_model
-from slimtune.plan import Plan, choose_collation, make_plan
+from slimtune.plan import Plan, choose_collation, context_problem, make_plan
 from slimtune.recipe import Recipe, RecipeSource
 from slimtune.scorers import get_scorer
 from slimtune.tasks import Quality, Selection, Task, get_task, inspect_task, task_from_files
@@ -59,13 +59,8 @@ def ready(source: RecipeSource, *, data_dir: Path | None = None) -> Ready:
     problems += quality.errors if quality is not None else []
     if spec is not None and not spec.trainable:
         problems.append(Problem(source.where("model"), spec.untrainable))
-    if spec is not None and recipe.context > spec.native_context:
-        problems.append(
-            Problem(
-                source.where("context"),
-                f"{recipe.context} is more than the {spec.native_context} tokens {spec.label} was made for.",
-            )
-        )
+    if spec is not None:
+        problems += filter(None, [context_problem(spec, recipe.context, where=source.where("context"))])
     if spec is not None and recipe.thinking != "off" and spec.thinking != "hybrid":
         problems.append(
             Problem(source.where("thinking"), f"{spec.label} has no thinking mode to switch.", "Set it off.")
@@ -97,13 +92,14 @@ def plan_of(
     """
     recipe, spec = prepared.recipe, prepared.spec
     lengths = lengths or [
-        min(recipe.context, round(_characters(example) / _CHARACTERS_PER_TOKEN) + 32) for example in prepared.task.train
+        min(recipe.context.length, round(_characters(example) / _CHARACTERS_PER_TOKEN) + 32)
+        for example in prepared.task.train
     ]
     return make_plan(
         spec,
         gpu=gpu,
         lora_r=recipe.lora.r,
-        context_tokens=recipe.context,
+        context_tokens=recipe.context.length,
         batch=recipe.train.batch,
         rows=len(lengths),
         epochs=recipe.train.epochs,
@@ -134,7 +130,7 @@ def count_tokens(prepared: Ready) -> TokenReport | str:
     first, text = rows[0], renderer.tokenizer.decode
     return TokenReport(
         lengths,
-        sum(length > prepared.recipe.context for length in lengths),
+        sum(length > prepared.recipe.context.length for length in lengths),
         sum(len(row.answer) for row in rows) / sum(lengths),
         ((text(first.prompt), False), (text(first.answer), True)),
     )

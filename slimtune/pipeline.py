@@ -18,7 +18,8 @@ from slimtune.evaluate import Evaluation, choose_shots, with_shots, write_evalua
 from slimtune.files import DISK_GONE, read_json, writing
 from slimtune.gpus import GpuSpec, detect_gpu
 from slimtune.models import ModelSpec, get_model
-from slimtune.plan import choose_precision
+from slimtune.plan import choose_precision, usable_tokens, yarn_for
+from slimtune.plan.context import learned_context
 from slimtune.recipe import Recipe
 from slimtune.report import Report, read_report, write_report
 from slimtune.runs import fingerprint, open_run
@@ -153,9 +154,13 @@ def _loaded_target(
     if run and where.digest != began["model"]["digest"]:
         raise UserError(f"The files of {where.repository} have changed since {run} was trained.")
     renderer = load.load_renderer(spec, where, thinking=recipe.thinking if recipe else "off")
-    shots, longest = fitting_shots(renderer, task, asked, room_tokens=spec.native_context - limit)
-    window = max(longest + limit, recipe.context if recipe else 0)
-    loaded = load.load_model(spec, where, renderer, precision=precision, quantisation=quantisation, window=window)
+    context = learned_context(run / "adapter", recipe.context) if run else None
+    yarn = yarn_for(spec, context) if context else None
+    shots, longest = fitting_shots(renderer, task, asked, room_tokens=usable_tokens(spec, yarn) - limit)
+    window = max(longest + limit, context.length if context else 0)
+    loaded = load.load_model(
+        spec, where, renderer, precision=precision, quantisation=quantisation, window=window, yarn=yarn
+    )
     if run:
         loaded.model = lora.attach_lora(
             loaded.model,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_serializer, model_validator
 
 from slimtune.errors import Problem, Problems, UserError, did_you_mean
 from slimtune.files import digest_json
@@ -94,6 +94,28 @@ class Evaluate(Section):
     """Longest answer; the task's own limit where it is not given."""
 
 
+class Context(Section):
+    """How long a row may be, and how positions beyond the model's own window are reached. A number is short for
+    {length: number}."""
+
+    length: int = Field(2048, ge=64)
+    """Longest row in tokens, prompt and answer."""
+    method: Literal["none", "yarn"] = "none"
+    """`yarn` stretches the window of a model that is meant for it (see plan/context.py)."""
+    needles: int = Field(20, ge=1)
+    """Rows of the long-context check that comes with `yarn`, at each length."""
+
+    @model_validator(mode="after")
+    def _nothing_unread(self) -> "Context":
+        if self.method == "none" and "needles" in self.model_fields_set:
+            raise ValueError("gives needles, which only `method: yarn` asks")
+        return self
+
+    @model_serializer
+    def _in_short(self) -> int | dict[str, Any]:
+        return self.length if self.method == "none" else dict(self)
+
+
 class Recipe(Section):
     """Everything that decides a run's result."""
 
@@ -107,11 +129,18 @@ class Recipe(Section):
     lora: Lora = Lora()
     train: Train = Train()
     evaluate: Evaluate = Evaluate()
-    context: int = Field(2048, ge=64)
-    """Longest row in tokens, prompt and answer."""
+    context: Context = Context()
+    """A number of tokens, or {length, method}."""
     thinking: Literal["off", "on", "mixed"] = "off"
     """For models with a thinking mode; `mixed` thinks in rows that carry reasoning."""
     seed: int = Field(17, ge=0)
+
+    @field_validator("context", mode="before")
+    @classmethod
+    def _number_or_section(cls, value: Any) -> Any:
+        if not isinstance(value, int | float | dict | Context):
+            raise ValueError("is a number of tokens, or {length: 131072, method: yarn}")
+        return {"length": value} if isinstance(value, int | float) else value
 
     @model_validator(mode="after")
     def _one_source_of_rows(self) -> "Recipe":
@@ -185,6 +214,8 @@ def _override(document: Document, text: str) -> list[Problem]:
     if not equals or not all(keys):
         return [Problem(f"--set {text}", "is not of the form a.b=c")]
     place = document.value
+    if keys[0] == "context" and isinstance(place.get("context"), int):
+        place["context"] = {"length": place["context"]}
     for step in keys[:-1]:
         place = place.setdefault(step, {})
         if not isinstance(place, dict):

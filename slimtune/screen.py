@@ -105,11 +105,11 @@ def show_check(console: Console, prepared: Any, tokens: Any, plan: Any) -> None:
     if isinstance(tokens, str):
         console.print(Text(tokens, style="yellow"))
     else:
-        _show_tokens(console, tokens, prepared.recipe.context)
+        _show_tokens(console, tokens, prepared.recipe.context.length)
     _show_plan(console, plan)
     if not isinstance(tokens, str) and tokens.too_long and prepared.recipe.data.long_rows == "error":
         raise UserError(
-            f"{tokens.too_long} training rows are longer than the context of {prepared.recipe.context}. Raise "
+            f"{tokens.too_long} training rows are longer than the context of {prepared.recipe.context.length}. Raise "
             "`context`, or set `data.long_rows: drop`."
         )
     console.print("[green]Ready to run.[/green]")

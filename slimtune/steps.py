@@ -19,7 +19,8 @@ from slimtune.errors import Problems, UserError
 from slimtune.evaluate import Evaluation, choose_shots, read_evaluation, with_shots, write_evaluation
 from slimtune.files import damage, digest_file, publish_folder, read_json, write_json
 from slimtune.gpus import GpuSpec, detect_gpu
-from slimtune.plan import Plan
+from slimtune.plan import Plan, usable_tokens, yarn_for
+from slimtune.plan.context import SETTING
 from slimtune.runs import Run, training_totals
 
 
@@ -33,6 +34,7 @@ class Steps:
         self.listener, self.should_stop = listener, should_stop
         self.as_gpu, self.gpu = as_gpu, as_gpu or detect_gpu()
         self.limit = self.recipe.evaluate.max_new_tokens or self.task.max_new_tokens
+        self.yarn = yarn_for(prepared.spec, self.recipe.context)
         self.plan = self._planned()  # refuses what cannot fit, before any download
         self.shots: Sequence[Example] = ()
         self.loaded: Any = None
@@ -147,7 +149,8 @@ class Steps:
         renderer = load.load_renderer(spec, where, thinking=self.recipe.thinking)
         self.rows = self._encoded(renderer)
         asked = choose_shots(self.task, self.recipe.evaluate.few_shot, seed=self.recipe.seed)
-        self.shots, longest = fitting_shots(renderer, self.task, asked, room_tokens=spec.native_context - self.limit)
+        room = usable_tokens(spec, self.yarn) - self.limit
+        self.shots, longest = fitting_shots(renderer, self.task, asked, room_tokens=room)
         if len(self.shots) < len(asked):
             self.listener.say(f"{len(self.shots)} of {len(asked)} worked examples fit the model's context.")
         self.plan = self._planned([len(row) for row in self.rows])
@@ -157,7 +160,8 @@ class Steps:
             renderer,
             precision=self.plan.precision,
             quantisation=quantisation,
-            window=max(self.recipe.context, longest + self.limit),
+            window=max(self.recipe.context.length, longest + self.limit),
+            yarn=self.yarn,
         )
         write_json(self.run.folder / "plan.json", self.plan.as_json())
         facts = load.describe(self.loaded)
@@ -194,13 +198,13 @@ class Steps:
         from slimtune.engine.render import long_rows
 
         rows = [renderer.encode(example) for example in self.task.train]
-        problems = long_rows(rows, self.recipe.context)
+        problems = long_rows(rows, self.recipe.context.length)
         if problems and self.recipe.data.long_rows == "error":
             raise Problems(
                 f"{len(problems)} of {len(rows)} training rows (raise `context`, or set `data.long_rows: drop`)",
                 problems[:20],
             )
-        kept = [row for row in rows if len(row) <= self.recipe.context]
+        kept = [row for row in rows if len(row) <= self.recipe.context.length]
         if not kept:
             raise UserError("No training row fits the context.")
         return kept
@@ -231,6 +235,7 @@ class Steps:
     def _save_adapter(self, out: Path) -> None:
         self.loaded.model.save_pretrained(out)
         self.loaded.renderer.tokenizer.save_pretrained(out)
+        write_json(out / SETTING, {"rope": self.loaded.rope})
 
     def _adapter_sha256(self) -> str:
         return digest_file(self.run.folder / "adapter" / "adapter_model.safetensors")

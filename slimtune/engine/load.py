@@ -9,12 +9,15 @@ from typing import Any
 
 import torch
 
+from slimtune.engine import rope
 from slimtune.engine.render import Renderer, load_tokenizer, make_renderer
 from slimtune.engine.source import Source
 from slimtune.errors import UserError
 from slimtune.files import read_json
 from slimtune.gpus import GpuSpec, detect_gpu
 from slimtune.models import ModelSpec
+from slimtune.plan import Yarn, usable_tokens
+from slimtune.plan.context import setting
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 _PACKAGES = (
@@ -43,6 +46,7 @@ class Loaded:
     precision: str
     quantisation: str
     window: int  # tokens of prompt and answer it was loaded for
+    rope: Mapping[str, Any]  # its positions, as read back from it (plan/context.py: `setting`)
 
     @property
     def device(self) -> torch.device:
@@ -58,14 +62,22 @@ def load_renderer(spec: ModelSpec, source: Source, *, thinking: str) -> Renderer
 
 
 def load_model(
-    spec: ModelSpec, source: Source, renderer: Renderer, *, precision: str, quantisation: str, window: int
+    spec: ModelSpec,
+    source: Source,
+    renderer: Renderer,
+    *,
+    precision: str,
+    quantisation: str,
+    window: int,
+    yarn: Yarn | None = None,
 ) -> Loaded:
     """Load a base model for rows and prompts of up to `window` tokens, answers included: Unsloth cuts what is longer
-    without a word, and stretches positions linearly beyond the native context, so that is refused."""
-    if window > spec.native_context:
-        raise UserError(
-            f"A context of {window} is more than the {spec.native_context} tokens {spec.label} was made for."
-        )
+    without a word, and stretches positions linearly beyond the native context, so that is refused. `yarn` stretches
+    them as it says; either way the positions are read back from the model, and SlimtuneError is raised on a difference.
+    """
+    if window > (most := usable_tokens(spec, yarn)):
+        raise UserError(f"A context of {window} is more than the {most} tokens {spec.label} was made for.")
+    config = rope.asked_config(source.folder, yarn)
     model, _ = unsloth.FastLanguageModel.from_pretrained(
         str(source.folder),
         max_seq_length=window,
@@ -73,8 +85,10 @@ def load_model(
         load_in_4bit=quantisation == "4bit",
         use_exact_model_name=True,
         local_files_only=True,
+        **({"config": config} if yarn else {}),
     )
-    return Loaded(model, renderer, spec, source, precision, quantisation, window)
+    positions = setting(yarn, rope.check_rope(model, config))
+    return Loaded(model, renderer, spec, source, precision, quantisation, window, positions)
 
 
 def cap_memory(gpu: GpuSpec) -> None:
@@ -100,6 +114,7 @@ def describe(loaded: Loaded) -> dict[str, Any]:
         "precision": loaded.precision,
         "quantisation": loaded.quantisation,
         "attention": _attention(loaded.model) if cuda else "PyTorch SDPA",
+        "rope": loaded.rope,
         "template_sha256": loaded.renderer.template_sha256,
         "platform": platform.platform(),
         "cpu_threads": torch.get_num_threads(),

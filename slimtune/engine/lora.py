@@ -14,6 +14,7 @@ from peft import set_peft_model_state_dict
 from safetensors.torch import load_file
 from unsloth import FastLanguageModel  # before peft, which it patches
 
+from slimtune.engine.rope import check_learned
 from slimtune.errors import SlimtuneError, UserError
 from slimtune.files import damage
 from slimtune.models import ModelSpec
@@ -47,9 +48,11 @@ def adapter_modules(model: Any) -> dict[str, int]:
 
 
 def load_adapter(model: Any, folder: Path) -> None:
-    """Put the saved weights of an adapter into the model's own."""
+    """Put the saved weights of an adapter into the model's own. UserError where they are damaged, or learned at other
+    positions than the model has."""
     if wrong := damage(folder):
         raise UserError(f"The adapter in {folder} is damaged: {wrong}. Train it again under another --out.")
+    check_learned(model, folder)
     weights = load_file(folder / "adapter_model.safetensors")
     loaded = set_peft_model_state_dict(model, weights)
     strangers = [*loaded.unexpected_keys, *(key for key in loaded.missing_keys if "lora_" in key)]
