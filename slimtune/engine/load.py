@@ -70,10 +70,15 @@ def load_model(
     quantisation: str,
     window: int,
     yarn: Yarn | None = None,
+    tiled_mlp: bool = False,
+    offload_embedding: bool = False,
 ) -> Loaded:
     """Load a base model for rows and prompts of up to `window` tokens, answers included: Unsloth cuts what is longer
     without a word, and stretches positions linearly beyond the native context, so that is refused. `yarn` stretches
     them as it says; either way the positions are read back from the model, and SlimtuneError is raised on a difference.
+
+    `tiled_mlp` computes each MLP in tiles, `offload_embedding` keeps the input embedding in host memory: both save
+    memory for long rows. They are said here, not left to Unsloth's own reading of the card, so that a plan holds.
     """
     if window > (most := usable_tokens(spec, yarn)):
         raise UserError(f"A context of {window} is more than the {most} tokens {spec.label} was made for.")
@@ -81,28 +86,47 @@ def load_model(
     model, _ = unsloth.FastLanguageModel.from_pretrained(
         str(source.folder),
         max_seq_length=window,
-        dtype=_DTYPES[precision],
+        dtype=_weights_dtype(precision),
         load_in_4bit=quantisation == "4bit",
         use_exact_model_name=True,
         local_files_only=True,
+        unsloth_tiled_mlp=tiled_mlp,
+        offload_embedding=offload_embedding,
         **({"config": config} if yarn else {}),
     )
     positions = setting(yarn, rope.check_rope(model, config))
     return Loaded(model, renderer, spec, source, precision, quantisation, window, positions)
 
 
-def cap_memory(gpu: GpuSpec) -> None:
-    """Let this process use no more of the card than `gpu` would leave it: its memory less the CUDA context measured
-    here. Raises UserError without a card, or with one that is smaller."""
+def _weights_dtype(precision: str) -> torch.dtype:
+    """On a GPU, fp32 means what Unsloth makes of fp16 for a family that overflows in it: weights in 16 bits, arithmetic
+    in 32. Asked for fp32 it would hold the weights in 32 bits too."""
+    return torch.float16 if precision == "fp32" and torch.cuda.is_available() else _DTYPES[precision]
+
+
+def cap_memory(gpu: GpuSpec, *, context_gib: float | None = None) -> None:
+    """Let this process use no more of the card than `gpu` would leave it: its memory less the CUDA context. Libraries
+    that ask how much is free hear what that card would answer. `context_gib` None: as measured here, which another
+    process that starts at the same time would disturb.
+
+    Raises UserError without a card, or with one that is smaller.
+    """
     here = detect_gpu()
     if here is None or not torch.cuda.is_available():
         raise UserError(f"--as-gpu rehearses for {gpu.name} on a larger card, and there is no GPU here.")
     torch.zeros(1, device="cuda")
     left, total = torch.cuda.mem_get_info()
-    context_gib = max(here.free_gib - left / 2**30, gpu.context_gib)
+    if context_gib is None:
+        context_gib = max(here.free_gib - left / 2**30, gpu.context_gib)
     if gpu.total_gib > total / 2**30:
         raise UserError(f"{gpu.name} is larger than this {here.name}: it cannot be rehearsed here.")
-    torch.cuda.set_per_process_memory_fraction((gpu.total_gib - context_gib) * 2**30 / total)
+    room = int((gpu.total_gib - context_gib) * 2**30)
+    torch.cuda.set_per_process_memory_fraction(room / total)
+
+    def mem_get_info(device: object = None) -> tuple[int, int]:
+        return max(room - torch.cuda.memory_reserved(), 0), int(gpu.total_gib * 2**30)
+
+    torch.cuda.mem_get_info = mem_get_info
 
 
 def describe(loaded: Loaded) -> dict[str, Any]:

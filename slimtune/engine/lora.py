@@ -4,8 +4,11 @@ PEFT is content when one name matches; Unsloth's list-to-regex conversion drops 
 count of adapted modules per leaf name is compared with the model's own shapes, and a shortfall stops the run.
 """
 
+import inspect
 import re
+import types
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +39,24 @@ def attach_lora(
         max_seq_length=window,
     )
     check_coverage(model, spec)
+    _leave_tiles_alone(model)
     return model
+
+
+def _leave_tiles_alone(model: Any) -> None:
+    """Unsloth's fused MLP writes its input's gradient over the input. A tiled MLP hands it views, which must not be
+    written over, says autograd; so there it is told to leave them."""
+    for module in model.modules():
+        fused = getattr(getattr(module, "_unsloth_forward", None), "__func__", None)
+        if fused is not None and "inplace" in inspect.signature(fused).parameters:
+            module._unsloth_forward = types.MethodType(_not_in_place(fused), module)
+
+
+def _not_in_place(fused: Callable) -> Callable:
+    def forward(module: Any, x: torch.Tensor) -> torch.Tensor:
+        return fused(module, x, inplace=False)
+
+    return forward
 
 
 def adapter_modules(model: Any) -> dict[str, int]:

@@ -1,0 +1,99 @@
+"""The memory a training step really takes: the model in its real shape with random weights, trained for a few steps.
+
+The steps go through the trainer that real runs use. Rows are random tokens of the given lengths, all of them the
+longest there may be, so the peak is that of the worst micro-batch.
+"""
+
+from unsloth import FastLanguageModel  # noqa: I001  first: it patches what the others import
+import dataclasses
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from slimtune.engine.load import Loaded
+from slimtune.engine.memory import release
+from slimtune.engine.render import Encoded
+from slimtune.engine.schedule import Settings, StepReport
+from slimtune.engine.trainer import RowTrainer
+from slimtune.errors import UserError
+
+STEPS = 3
+_ORDINARY_IDS = (1000, 40000)  # within every vocabulary, clear of special tokens
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What the steps took, in GiB: `resident` before the first of them, `allocated` and `reserved` at the peak. On a
+    CPU nothing is measured and all three are 0."""
+
+    resident_gib: float
+    allocated_gib: float
+    reserved_gib: float
+    first_loss: float
+    last_loss: float
+    grad_norm: float
+    seconds: float
+
+
+class _Measuring(RowTrainer):
+    """The trainer, without checkpoints: nothing here is worth keeping."""
+
+    def _save_checkpoint(self, model, trial) -> None:
+        pass
+
+
+def measure_steps(
+    loaded: Loaded, *, micro_batch: int, row_tokens: int, answer_tokens: int, steps: int = STEPS, seed: int = 17
+) -> Measured:
+    """Train `loaded` (with its adapter attached) for a few steps of one micro-batch each.
+
+    Raises UserError where it does not fit, as a run would: a micro-batch that had to be split did not fit either.
+    """
+    rows = _random_rows(micro_batch * steps, row_tokens, answer_tokens, seed)
+    settings = Settings(
+        epochs=1, lr=2e-4, schedule="constant", warmup=0.0, batch=micro_batch, micro_batch=micro_batch,
+        collation="padded", weight_decay=0.0, max_grad_norm=1.0, seed=seed, checkpoint_minutes=1e6,
+        checkpoint_steps=None, keep_checkpoints=1,
+    )  # fmt: skip
+    reports: list[StepReport] = []
+    FastLanguageModel.for_training(loaded.model)
+    release()
+    resident = _allocated_gib()
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = _Measuring(
+            loaded, rows, settings, Path(folder), steps, reports.append, lambda: False, lambda text: None
+        )
+        trainer.train()
+    if trainer.result.oom_splits:
+        raise UserError(
+            f"{micro_batch} rows of {row_tokens} tokens do not fit: {trainer.result.micro_batch} at a time did."
+        )
+    cuda = torch.cuda.is_available()
+    taken = [step for step in reports if not step.skipped] or reports
+    return Measured(
+        resident,
+        torch.cuda.max_memory_allocated() / 2**30 if cuda else 0.0,
+        torch.cuda.max_memory_reserved() / 2**30 if cuda else 0.0,
+        reports[0].loss,
+        reports[-1].loss,
+        taken[-1].grad_norm,
+        reports[-1].seconds,
+    )
+
+
+def as_row(measured: Measured) -> dict[str, float]:
+    """Rounded, as it stands in the calibration table."""
+    return {name: round(value, 3) for name, value in dataclasses.asdict(measured).items()}
+
+
+def _random_rows(count: int, row_tokens: int, answer_tokens: int, seed: int) -> list[Encoded]:
+    ids = np.random.default_rng(seed).integers(*_ORDINARY_IDS, size=(count, row_tokens)).tolist()
+    prompt = row_tokens - answer_tokens
+    return [Encoded(f"random-{number}", tuple(row[:prompt]), tuple(row[prompt:])) for number, row in enumerate(ids)]
+
+
+def _allocated_gib() -> float:
+    return torch.cuda.memory_allocated() / 2**30 if torch.cuda.is_available() else 0.0

@@ -1,0 +1,65 @@
+"""One process of calibrate.py: loads one model one way and measures one micro-batch after the other."""
+
+import json
+import sys
+import time
+from pathlib import Path
+
+BEGAN = time.monotonic()
+
+
+def main(folder: Path) -> None:
+    import unsloth  # noqa: F401, I001  first: it patches what the others import
+    import torch
+
+    from slimtune.engine import load, lora
+    from slimtune.engine.hollow import fill, hollow_model
+    from slimtune.engine.measure import as_row, measure_steps
+    from slimtune.engine.source import Source
+    from slimtune.errors import UserError
+    from slimtune.gpus import get_gpu
+    from slimtune.models import get_model
+    from slimtune.plan import choose_precision
+
+    rows = json.loads((folder / "group.json").read_text())
+    first, gpu = rows[0], get_gpu(rows[0]["card"])
+    print("imports", time.monotonic() - BEGAN, flush=True)
+    spec = get_model(first["model"])
+    precision = choose_precision(spec, gpu)
+    load.cap_memory(gpu, context_gib=gpu.context_gib)
+    room = torch.cuda.mem_get_info()[0] / 2**30
+    skip = None if first["weights"] != "dynamic" else DYNAMIC_SKIP
+    spec_here = hollow_model(spec, folder / "model", skip=skip)
+    source = Source(folder / "model", spec.key, None, "random")
+    renderer = load.load_renderer(spec_here, source, thinking="off")
+    window = max(512, max(int(row["row_tokens"]) for row in rows))
+    quantisation = "16bit" if first["weights"] == "16bit" else "4bit"
+    loaded = load.load_model(
+        spec_here, source, renderer, precision=precision, quantisation=quantisation, window=window,
+        tiled_mlp=first["tiled_mlp"] == "1", offload_embedding=first["offload_embedding"] == "1",
+    )  # fmt: skip
+    fill(loaded.model, seed=17)
+    print("loaded", time.monotonic() - BEGAN, flush=True)
+    rank = int(first["r"])
+    loaded.model = lora.attach_lora(
+        loaded.model, spec_here, r=rank, alpha=rank, dropout=0.0, seed=17,
+        checkpointing=first["checkpointing"] == "1", window=window,
+    )  # fmt: skip
+    for row in rows:
+        found = {"precision": precision, "room_gib": round(room, 3), "gpu": torch.cuda.get_device_name()}
+        versions = load.package_versions()
+        found |= {"unsloth": versions["unsloth"], "torch": versions["torch"]}
+        try:
+            sizes = {name: int(row[name]) for name in ("micro_batch", "row_tokens", "answer_tokens")}
+            found |= as_row(measure_steps(loaded, **sizes))
+        except UserError as error:
+            found["failed"] = str(error).split(".")[0]
+        with (folder / "results.jsonl").open("a") as file:
+            file.write(json.dumps(found) + "\n")
+        print(time.monotonic() - BEGAN, found, flush=True)
+
+
+if __name__ == "__main__":
+    from calibrate import DYNAMIC_SKIP
+
+    main(Path(sys.argv[1]))
