@@ -19,7 +19,7 @@ RUN = .venv/.run-$(KEY)
 TEST = .venv/.test-$(KEY)
 PINNED = .venv-pins/.pins-$(KEY)
 
-.PHONY: demo install test test-all test-gpu test-pins lint system-tools clean
+.PHONY: demo install test test-all test-gpu test-pins lint system-tools tokenizers clean
 .DEFAULT_GOAL := demo
 
 demo: $(RUN)
@@ -27,10 +27,10 @@ demo: $(RUN)
 
 install: $(RUN)
 
-test: $(TEST) system-tools
+test: $(TEST) system-tools tokenizers
 	$(VENV)/bin/python -m pytest -m "not slow and not gpu"
 
-test-all: $(TEST) system-tools
+test-all: $(TEST) system-tools tokenizers
 	$(VENV)/bin/python -m pytest -m "not gpu"
 
 test-gpu: $(TEST)
@@ -56,6 +56,10 @@ system-tools:
 		apt-get install -y -qq $$missing >/dev/null || { apt-get update -qq && apt-get install -y -qq $$missing >/dev/null; } \
 		|| echo "Could not install$$missing: the tests that need them skip, and say so."; \
 	else echo "Missing$$missing: the tests that need them skip. To install: sudo apt-get install$$missing"; fi
+
+# real tokenizers for the tests of chat templates; what cannot be fetched is named, and its tests skip
+tokenizers:
+	@sh tests/fetch_tokenizers.sh
 
 $(RUN):
 	rm -rf $(VENV)

@@ -126,18 +126,20 @@ class Renderer:
                 "the chat template does not end an answer with a stop token of the model "
                 f"({', '.join(self.stop_words())}).",
             )
-        if stop == 0:
-            raise RowError(example, "the chat template dropped the answer.")
         word = self.tokenizer.decode([answer[stop]])
         text, _, after = said.partition(word)
         if after.strip():
             raise RowError(example, f"the answer holds {word} in its own text, where the model would stop.")
-        self._check_calls(example, text)
+        if stop == 0:
+            raise RowError(example, "the chat template dropped the answer.")
+        self._check_kept(example, text)
         return stop + 1
 
-    def _check_calls(self, example: Example, said: str) -> None:
-        """What is learnt must be what the parser reads, or a perfect model would score 0."""
+    def _check_kept(self, example: Example, said: str) -> None:
+        """What is learnt must be the answer, and calls must be what the parser reads: else a perfect model scores 0."""
         if isinstance(example.target, str):
+            if example.target.strip() not in said:
+                raise RowError(example, "the chat template changes the answer's text.")
             return
         if self.spec.tool_call_format == "none":
             raise UserError(f"{self.spec.label} has no format for tool calls. Choose another model for this task.")
@@ -191,8 +193,8 @@ def _template(own: str | None, ours: str | None) -> str | None:
 
 def _pad_token(tokenizer: Any, spec: ModelSpec) -> str:
     vocabulary, stops = tokenizer.get_vocab(), (spec.stop_token, tokenizer.eos_token)
-    usual = (spec.pad_token, tokenizer.pad_token, tokenizer.unk_token, tokenizer.bos_token)
-    for token in (*usual, *tokenizer.get_added_vocab()):
+    spare = [token for token in tokenizer.get_added_vocab() if "pad" in token or "reserved" in token]
+    for token in (spec.pad_token, tokenizer.pad_token, tokenizer.unk_token, *spare, tokenizer.bos_token):
         if token in vocabulary and token not in stops:
             return token
     raise UserError(f"{spec.label} has no token to pad with: each of its special tokens ends an answer.")

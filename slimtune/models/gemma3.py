@@ -7,16 +7,17 @@ published totals. 270M's end of sequence id is assumed to be 1, as in the other 
 
 from dataclasses import replace
 
-from slimtune.models.spec import CONFIGS, DENSE_LORA_REGEX, TEXT_LORA_REGEX, Family, ModelSpec
+from slimtune.models.spec import CONFIGS, DENSE_LORA_REGEX, TEMPLATES, TEXT_LORA_REGEX, Family, ModelSpec
 
 GEMMA3 = Family(
     name="gemma3",
     model_type="gemma3_text",
     lora_regex=DENSE_LORA_REGEX,
     thinking="none",
-    tool_call_format="none",
+    tool_call_format="hermes",
     stop_token="<end_of_turn>",
     pad_token="<pad>",
+    chat_template=(TEMPLATES / "tools_as_text.jinja").read_text(encoding="utf-8"),
     fp16_ok=False,
     fast_path=False,
     pitfalls=(
@@ -24,7 +25,7 @@ GEMMA3 = Family(
         "Turns must alternate, the user's first; the system turn becomes the beginning of the first user turn.",
         "The template writes <bos> itself: special tokens added to a rendered chat double it.",
         "262,144 words in the vocabulary: embedding and logits outweigh the rest in the small sizes.",
-        "The template knows no tools.",
+        "The template knows no tools; slimtune writes them into the first user turn, and calls as text.",
     ),
 )
 GEMMA3_VISION = replace(

@@ -6,7 +6,7 @@ attention_multiplier and logits_scaling (they follow the 2B's pattern), that bot
 NF4 on the fly.
 """
 
-from slimtune.models.spec import CONFIGS, DENSE_LORA_REGEX, Family, ModelSpec
+from slimtune.models.spec import CONFIGS, DENSE_LORA_REGEX, TEMPLATES, Family, ModelSpec
 
 GRANITE = Family(
     name="granite",
@@ -16,11 +16,13 @@ GRANITE = Family(
     tool_call_format="granite",
     stop_token="<|end_of_text|>",
     pad_token="<fim_pad>",
+    chat_template=(TEMPLATES / "granite.jinja").read_text(encoding="utf-8"),
     fast_path=False,
     pitfalls=(
         "Begin, end and pad are one token, <|end_of_text|>; slimtune pads with <fim_pad>.",
         "Four multipliers change the arithmetic: kernels made for Llama give wrong losses, so Unsloth uses none here.",
-        "The template writes today's date into its default system turn.",
+        "The template writes today's date into its default system turn; slimtune pins it.",
+        "The template leaves out the calls of earlier turns; slimtune writes them itself.",
     ),
 )
 

@@ -9,7 +9,7 @@ are not known: it is planned for, not trained.
 
 from dataclasses import replace
 
-from slimtune.models.spec import CONFIGS, Family, ModelSpec
+from slimtune.models.spec import CONFIGS, TEMPLATES, Family, ModelSpec
 
 LFM2 = Family(
     name="lfm2",
@@ -22,12 +22,13 @@ LFM2 = Family(
     tool_call_format="pythonic",
     stop_token="<|im_end|>",
     pad_token="<|pad|>",
+    chat_template=(TEMPLATES / "lfm2.jinja").read_text(encoding="utf-8"),
     fast_path=False,
     pitfalls=(
         "A list of LoRA names loses the convolutions on Unsloth's FastLanguageModel; a regex string keeps them.",
         "The MLP is two thirds of what config.json says, rounded up to 256, where block_auto_adjust_ff_dim is set.",
         "Rows packed together leak through the convolution into the first two tokens of the next row.",
-        "The template's first revision drops tool calls; the second refuses arguments that are a JSON string.",
+        "The template's first revision drops tool calls, LFM2.5's does not escape quotes; slimtune writes them itself.",
         "config.json says 128,000 positions; the cards document 32,768.",
     ),
 )

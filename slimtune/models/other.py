@@ -7,14 +7,15 @@ Mistral and Qwen2 take Unsloth's hand-written path (2026.10.9), and neither is o
 
 from dataclasses import replace
 
-from slimtune.models.spec import DENSE_LORA_REGEX, Family
+from slimtune.models.spec import DENSE_LORA_REGEX, TEMPLATES, Family
+from slimtune.models.toolcalls import format_in
 
 _OTHER = Family(
     name="other",
     model_type="llama",
     lora_regex=DENSE_LORA_REGEX,
     thinking="none",
-    tool_call_format="none",
+    tool_call_format="hermes",
     stop_token=None,
     pad_token=None,
     pitfalls=("slimtune has not seen this model before: read the row that `slimtune check` shows.",),
@@ -24,12 +25,14 @@ OTHER_TYPES = ("llama", "mistral", "qwen2")
 
 def other_family(like: Family | None, model_type: str, *, stop_token: str | None, template: str | None) -> Family:
     """The traits of a model with its own chat format; `like` is a family of the same architecture, if there is one.
-    Tool calls are in Hermes' form where its template writes them so."""
+    Tool calls are written as its template does; where it knows none of our formats, tools become text before it."""
+    known = format_in(template or "")
     family = replace(
         _OTHER,
         model_type=model_type,
         stop_token=stop_token,
-        tool_call_format="hermes" if "<tool_call>" in (template or "") else "none",
+        tool_call_format=known or _OTHER.tool_call_format,
+        chat_template=None if known else (TEMPLATES / "tools_as_text.jinja").read_text(encoding="utf-8"),
     )
     if like is None:
         return family

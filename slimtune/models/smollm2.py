@@ -5,15 +5,14 @@ Source: the models' config.json and cards on the hub; totals are the hub's safet
 """
 
 from dataclasses import replace
-from pathlib import Path
 
-from slimtune.models.spec import CONFIGS, DENSE_LORA_REGEX, Extension, Family, ModelSpec
+from slimtune.models.spec import CONFIGS, DENSE_LORA_REGEX, TEMPLATES, Extension, Family, ModelSpec
 
 SMOLLM2 = Family(
     name="smollm2",
     model_type="llama",
     lora_regex=DENSE_LORA_REGEX,
-    chat_template=(Path(__file__).parent / "templates" / "smollm2.jinja").read_text(encoding="utf-8"),
+    chat_template=(TEMPLATES / "smollm2.jinja").read_text(encoding="utf-8"),
     replaces="named SmolLM",
     thinking="none",
     tool_call_format="hermes",

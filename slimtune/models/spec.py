@@ -23,6 +23,7 @@ DENSE_LORA_REGEX = r"(?:.*\.)?layers\.\d+\.(?:self_attn\.(?:q|k|v|o)_proj|mlp\.(
 # a vision tower has layers with q_proj, k_proj and v_proj of its own
 TEXT_LORA_REGEX = DENSE_LORA_REGEX.replace("layers", r"language_model\.layers", 1)
 CONFIGS = Path(__file__).parent / "configs"
+TEMPLATES = Path(__file__).parent / "templates"
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Family:
     tool_call_format: ToolCallFormat
     stop_token: str | None  # None: the tokenizer's end of sequence
     pad_token: str | None  # never the stop token: masking the pads would take the stop out of the loss
-    chat_template: str | None = None  # the Jinja text; None: the tokenizer's own
+    chat_template: str | None = None  # the Jinja text, or what goes before the tokenizer's own; None: its own alone
     replaces: str = ""  # what stands in the tokenizer's own template where `chat_template` may take its place
     fp16_ok: bool = True  # False: Unsloth trains it in fp32 on a card without bf16 (its FORCE_FLOAT32 list)
     fast_path: bool = True  # Unsloth's hand-written kernels; False: its generic compiled path

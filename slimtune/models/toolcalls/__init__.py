@@ -31,6 +31,13 @@ MAX_CALLS = 64
 Tools = Sequence[Mapping[str, Any]]
 _OPENINGS = (json_text.HERMES_OPEN, json_text.GRANITE_OPEN, json_text.PYTHON_TAG, pythonic.OPEN)
 _STARTS = (*_OPENINGS, "{", "[", "```")
+_MARKS = {  # in this order: qwen_xml has hermes' tag around it
+    "qwen_xml": "<function=",
+    "pythonic": pythonic.OPEN,
+    "granite": json_text.GRANITE_OPEN,
+    "hermes": json_text.HERMES_OPEN,
+    "json": '"parameters": ',
+}
 
 
 @dataclass(frozen=True)
@@ -39,6 +46,11 @@ class Reading:
 
     calls: tuple[ToolCall, ...] | None
     why: str = ""
+
+
+def format_in(template: str) -> str | None:
+    """The format in which a chat template writes calls, by its marks; None for a template that writes none of ours."""
+    return next((format for format, mark in _MARKS.items() if mark in template), None)
 
 
 def answer_turn(target: str | tuple[ToolCall, ...]) -> Message:
