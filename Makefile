@@ -19,7 +19,7 @@ RUN = .venv/.run-$(KEY)
 TEST = .venv/.test-$(KEY)
 PINNED = .venv-pins/.pins-$(KEY)
 
-.PHONY: demo install test test-all test-gpu test-pins lint system-tools tokenizers clean
+.PHONY: demo install test test-all test-gpu calibrate fit test-pins lint system-tools tokenizers clean
 .DEFAULT_GOAL := demo
 
 demo: $(RUN)
@@ -35,6 +35,14 @@ test-all: $(TEST) system-tools tokenizers
 
 test-gpu: $(TEST)
 	$(VENV)/bin/python -m pytest -m gpu
+
+# memory of training steps, for the rows of the table that have none yet; random weights, no download
+calibrate: $(TEST)
+	$(VENV)/bin/python tests/gpu/calibrate.py slimtune/plan/calibration.csv
+
+# the plan's constants from that table, and how far off they are
+fit: $(TEST)
+	$(VENV)/bin/python tests/gpu/fit.py
 
 # the versions of a Colab T4 under the engine's tests; torch stays the CPU build that cpu.txt has
 test-pins: $(PINNED)

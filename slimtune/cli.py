@@ -87,6 +87,32 @@ def check(
 
 
 @app.command()
+def plan(
+    what: Annotated[str | None, typer.Argument(metavar="RECIPE|MODEL", show_default=False)] = None,
+    every: Annotated[bool, typer.Option("--all", help="A table of every model on the card.")] = False,
+    gpu: Annotated[str | None, typer.Option("--gpu", help="Plan for this card instead of this machine's.")] = None,
+    context: Annotated[str | None, typer.Option("--context", help="Tokens of a row, e.g. 8192 or 32k.")] = None,
+    batch: Annotated[int | None, typer.Option("--batch", help="Rows of an optimizer step.")] = None,
+    rank: Annotated[int | None, typer.Option("--rank", help="LoRA rank.")] = None,
+    measure: Annotated[bool, typer.Option("--measure", help="Try it here with random weights: no download.")] = False,
+    overrides: SetOption = [],  # noqa: B006  typer copies it
+    data: DataOption = None,
+) -> None:
+    """Say whether it fits, at which context and precision, how long it takes and what it costs. Downloads nothing."""
+    from slimtune import forecast, screen_plan
+
+    console, asked = Console(), forecast.Asked(gpu, context, batch, rank, tuple(overrides), data)
+    if every:
+        card, lines = forecast.plan_all(what, asked)
+        screen_plan.show_all(console, card, lines)
+        return
+    answer = forecast.plan_one(what, asked)
+    screen_plan.show_forecast(console, answer)
+    if measure:
+        screen_plan.show_measured(console, answer, forecast.measure(answer))
+
+
+@app.command()
 def evaluate(
     target: Annotated[str, typer.Argument(metavar="RUN|MODEL", help="A run's folder, or a model.")],
     task: Annotated[str | None, typer.Option("--task", help="A task. Default: the run's own.")] = None,

@@ -17,6 +17,7 @@ from rich.text import Text
 
 from slimtune.errors import SlimtuneError, UserError, did_you_mean
 from slimtune.files import read_json
+from slimtune.screen_plan import show_plan
 
 
 class Live:
@@ -106,7 +107,7 @@ def show_check(console: Console, prepared: Any, tokens: Any, plan: Any) -> None:
         console.print(Text(tokens, style="yellow"))
     else:
         _show_tokens(console, tokens, prepared.recipe.context.length)
-    _show_plan(console, plan)
+    show_plan(console, plan)
     if not isinstance(tokens, str) and tokens.too_long and prepared.recipe.data.long_rows == "error":
         raise UserError(
             f"{tokens.too_long} training rows are longer than the context of {prepared.recipe.context.length}. Raise "
@@ -230,22 +231,6 @@ def _histogram(lengths: Sequence[int], bins: int = 8) -> list[tuple[int, int, in
         (start, start + width - 1, sum(start <= length < start + width for length in lengths))
         for start in range(low, high + 1, width)
     ]
-
-
-def _show_plan(console: Console, plan: Any) -> None:
-    console.print("\n[bold]Plan[/bold]")
-    card = plan.gpu or "no GPU: the CPU"
-    console.print(
-        f"  {card}, {plan.precision}, {plan.quantisation} weights, {plan.collation} batches, "
-        f"{plan.steps} steps of {plan.micro_batch} x {plan.accumulation} rows"
-    )
-    if plan.peak_gib:
-        console.print(
-            f"  memory {plan.peak_gib['expected']:.1f} GiB expected ({plan.peak_gib['low']:.1f} to "
-            f"{plan.peak_gib['high']:.1f})"
-        )
-    for note in plan.notes:
-        console.print(Text(f"  {note}", style="dim"))
 
 
 def _scores(report: Any) -> Table:

@@ -17,15 +17,15 @@ ROWS = (
     ("plan", "runs"),
     ("engine",),
     ("distill", "evaluate", "export", "serve", "check", "doctor", "answering"),
-    ("report",),
+    ("report", "forecast"),
     ("steps",),
     ("pipeline",),
     ("sweep",),
-    ("cli", "screen", "listing", "app"),
+    ("cli", "screen", "screen_plan", "listing", "app"),
 )
 HEIGHT = {room: height for height, row in enumerate(ROWS) for room in row}
 HEAVY = {"torch", "unsloth", "unsloth_zoo", "trl", "peft", "transformers", "bitsandbytes", "accelerate", "datasets"}
-PRINTERS = {"cli", "screen"}
+PRINTERS = {"cli", "screen", "screen_plan"}
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 

@@ -7,20 +7,27 @@ longest there may be, so the peak is that of the worst micro-batch.
 from unsloth import FastLanguageModel  # noqa: I001  first: it patches what the others import
 import dataclasses
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from slimtune.engine.load import Loaded
+from slimtune.engine.hollow import fill, hollow_model
+from slimtune.engine.load import Loaded, load_model, load_renderer
+from slimtune.engine.lora import attach_lora
 from slimtune.engine.memory import release
 from slimtune.engine.render import Encoded
 from slimtune.engine.schedule import Settings, StepReport
+from slimtune.engine.source import Source
 from slimtune.engine.trainer import RowTrainer
 from slimtune.errors import UserError
+from slimtune.models import ModelSpec
+from slimtune.plan import Setting, Yarn
 
 STEPS = 3
+_SEED = 17
 _ORDINARY_IDS = (1000, 40000)  # within every vocabulary, clear of special tokens
 
 
@@ -46,16 +53,16 @@ class _Measuring(RowTrainer):
 
 
 def measure_steps(
-    loaded: Loaded, *, micro_batch: int, row_tokens: int, answer_tokens: int, steps: int = STEPS, seed: int = 17
+    loaded: Loaded, *, micro_batch: int, row_tokens: int, answer_tokens: int, steps: int = STEPS
 ) -> Measured:
     """Train `loaded` (with its adapter attached) for a few steps of one micro-batch each.
 
     Raises UserError where it does not fit, as a run would: a micro-batch that had to be split did not fit either.
     """
-    rows = _random_rows(micro_batch * steps, row_tokens, answer_tokens, seed)
+    rows = _random_rows(micro_batch * steps, row_tokens, answer_tokens, _SEED)
     settings = Settings(
         epochs=1, lr=2e-4, schedule="constant", warmup=0.0, batch=micro_batch, micro_batch=micro_batch,
-        collation="padded", weight_decay=0.0, max_grad_norm=1.0, seed=seed, checkpoint_minutes=1e6,
+        collation="padded", weight_decay=0.0, max_grad_norm=1.0, seed=_SEED, checkpoint_minutes=1e6,
         checkpoint_steps=None, keep_checkpoints=1,
     )  # fmt: skip
     reports: list[StepReport] = []
@@ -81,6 +88,41 @@ def measure_steps(
         reports[-1].loss,
         taken[-1].grad_norm,
         reports[-1].seconds,
+    )
+
+
+def load_hollow(
+    spec: ModelSpec,
+    setting: Setting,
+    folder: Path,
+    *,
+    window: int,
+    yarn: Yarn | None = None,
+    skip: Sequence[str] | None,
+) -> Loaded:
+    """The model with its adapter, in its real shape, with random weights: written hollow into `folder`, loaded the way
+    a run would load it. `skip` as in `hollow_model`."""
+    hollow = hollow_model(spec, folder, skip=skip)
+    source = Source(folder, spec.key, None, "random")
+    renderer = load_renderer(hollow, source, thinking="off")
+    loaded = load_model(
+        hollow, source, renderer, precision=setting.precision, quantisation=setting.quantisation, window=window,
+        yarn=yarn, tiled_mlp=setting.tiled_mlp, offload_embedding=setting.offload_embedding,
+    )  # fmt: skip
+    fill(loaded.model, seed=_SEED)
+    r = setting.lora_r
+    loaded.model = attach_lora(
+        loaded.model, hollow, r=r, alpha=r, dropout=0.0, seed=_SEED, checkpointing=setting.checkpointing, window=window
+    )
+    return loaded
+
+
+def measure_setting(spec: ModelSpec, setting: Setting, folder: Path, *, yarn: Yarn | None) -> Measured:
+    """What a setting takes on this card. Raises UserError where it does not fit."""
+    loaded = load_hollow(spec, setting, folder, window=setting.row_tokens, yarn=yarn)
+    answer_tokens = max(1, setting.row_tokens // 8)
+    return measure_steps(
+        loaded, micro_batch=setting.micro_batch, row_tokens=setting.row_tokens, answer_tokens=answer_tokens
     )
 
 

@@ -1,26 +1,36 @@
 """The plan of a run, made before anything is downloaded: what will be loaded, how it trains, and whether it fits.
 
 make_plan            the fastest settings whose predicted peak fits, and why
-parts_gib            the prediction itself, part by part (memory.py)
+parts_gib            the prediction itself, part by part (memory.py; calibration.py fits its constants)
+estimate_speed       how long and for how much, as a range (speed.py)
+disk_gib, ram_gib    what the job takes beside the card (host.py)
 choose_collation     how rows are laid out (collation.py)
 yarn_for             how a context beyond the native one is reached (context.py)
 """
 
 from slimtune.plan.collation import SHARED_PREFIX_FAMILIES, choose_collation
 from slimtune.plan.context import Yarn, context_problem, usable_tokens, yarn_for
+from slimtune.plan.host import disk_gib, ram_gib
 from slimtune.plan.memory import Setting, parts_gib
-from slimtune.plan.planner import Plan, choose_precision, make_plan
+from slimtune.plan.planner import Plan, choose_precision, high_gib, make_plan, with_levers
+from slimtune.plan.speed import Speed, estimate_speed
 
 __all__ = [
     "SHARED_PREFIX_FAMILIES",
     "Plan",
     "Setting",
+    "Speed",
     "Yarn",
     "choose_collation",
     "choose_precision",
     "context_problem",
+    "disk_gib",
+    "estimate_speed",
+    "high_gib",
     "make_plan",
     "parts_gib",
+    "ram_gib",
     "usable_tokens",
+    "with_levers",
     "yarn_for",
 ]

@@ -49,20 +49,21 @@ def context_problem(spec: ModelSpec, context: Context, *, where: str = "context"
     """Why this model cannot be given this context, with the lines that it can be given; None where it can."""
     length, native, extension = context.length, spec.native_context, spec.extension
     longest = extension.longest_tokens if extension else native
+    made_for = f"{length:,} is more than the {native:,} tokens {spec.label} was made for"
+    experiment = (
+        f" (an experiment: its makers vouch for {native:,} only)" if extension and extension.experimental else ""
+    )
+    if length > longest and extension:
+        what = f"{length:,} is more than {spec.label} takes: {native:,} tokens, or {longest:,} with YaRN{experiment}."
+        return Problem(where, what, f"The most is `{_line(longest, 'yarn')}`.")
     if length > longest:
-        limit = f"YaRN reaches {longest:,} with it" if extension else "and it is not meant to be stretched"
-        whose = " (tried, not vouched for)" if extension and extension.experimental else ""
-        line = _line(longest, "yarn" if extension else "none")
-        return Problem(where, f"{_more(length, spec)}, {limit}{whose}.", f"The most it takes: `{line}`.")
+        return Problem(where, f"{made_for}, and it cannot be stretched.", f"The most is `{_line(native, 'none')}`.")
     if context.method == "yarn" and extension is None:
         what = f"{spec.label} is not meant for YaRN: its {native:,} tokens are what it can do."
         return Problem(where, what, f"Set `{_line(length, 'none')}`.")
     if length > native and context.method == "none":
-        tried = "by experiment, with no word from its makers" if extension.experimental else "as its makers do"
-        how = f"To reach further {tried}, set `{_line(length, 'yarn')}`."
-        return Problem(
-            where, f"{_more(length, spec)}.", f"{how} Short prompts may lose by it; the report says how much."
-        )
+        how = f"YaRN stretches it{experiment}: set `{_line(length, 'yarn')}`."
+        return Problem(where, f"{made_for}.", f"{how} Short prompts may lose by it; the report shows what.")
     return None
 
 
@@ -72,7 +73,8 @@ def yarn_for(spec: ModelSpec, context: Context) -> Yarn | None:
         raise UserError(str(problem))
     if context.method == "none":
         return None
-    return Yarn(context.length, spec.extension.original_tokens, spec.extension.experimental)
+    beyond = context.length > spec.native_context
+    return Yarn(context.length, spec.extension.original_tokens, spec.extension.experimental and beyond)
 
 
 def rope_parameters(yarn: Yarn, own: Mapping[str, Any]) -> dict[str, Any]:
@@ -133,10 +135,6 @@ def llama_cpp_flags(yarn: Yarn) -> str:
 def usable_tokens(spec: ModelSpec, yarn: Yarn | None) -> int:
     """The longest prompt with its answer that the model may be given."""
     return yarn.window_tokens if yarn else spec.native_context
-
-
-def _more(length: int, spec: ModelSpec) -> str:
-    return f"{length:,} is more than the {spec.native_context:,} tokens {spec.label} was made for"
 
 
 def _line(length: int, method: str) -> str:

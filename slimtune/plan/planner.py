@@ -2,7 +2,8 @@
 
 Measured on an H100 with SmolLM2-135M, 16-bit weights without checkpointing trained 6.7 times as many tokens a second
 as the usual 4-bit with checkpointing: small models should not pay for settings made for big ones. So the order is:
-16-bit before 4-bit, no checkpointing before checkpointing, and the largest micro-batch that fits.
+16-bit before 4-bit, no checkpointing before checkpointing, and the largest micro-batch that fits. A tiled MLP and an
+embedding in host memory cost time and come last, where nothing else fits.
 """
 
 import dataclasses
@@ -21,7 +22,8 @@ from slimtune.plan.memory import GIB, Setting, parts_gib
 
 Quantisation = Literal["4bit", "16bit", "auto"]
 _BUSY_TOKENS = 2048  # a micro-batch below this leaves a card waiting: prefer the next setting
-_BAND = {"low": (0.97, 0.85, 0.0), "high": (1.03, 1.10, 0.25)}  # resident, activations and loss, flat GiB
+_ENOUGH_TOKENS = 32768  # above this a larger micro-batch only takes memory, the host's too
+_BAND = {"low": (0.99, 0.85, 0.0), "high": (1.01, 1.10, 0.15)}  # resident, activations and loss, flat GiB
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,8 @@ class Plan:
     quantisation: str
     precision: str
     checkpointing: bool
+    tiled_mlp: bool
+    offload_embedding: bool
     optimizer: str
     collation: str
     batch: int
@@ -49,6 +53,14 @@ class Plan:
     room_gib: float
     fits: bool
     notes: tuple[str, ...]
+
+    @property
+    def setting(self) -> Setting:
+        """What memory and speed depend on."""
+        return Setting(
+            self.quantisation, self.precision, self.checkpointing, self.micro_batch, self.longest_row_tokens,
+            self.lora_r, cuda=self.gpu is not None, tiled_mlp=self.tiled_mlp, offload_embedding=self.offload_embedding,
+        )  # fmt: skip
 
     def as_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self) | {"notes": list(self.notes)}
@@ -83,7 +95,7 @@ def make_plan(
     sizes = [micro_batch] if micro_batch else powers_of_two_dividing(batch)
     smallest = Setting(
         "4bit" if gpu and quantisation != "16bit" else "16bit", choose_precision(spec, gpu), gpu is not None,
-        micro_batch=min(sizes), row_tokens=longest, context_tokens=context_tokens, lora_r=lora_r, cuda=gpu is not None,
+        micro_batch=min(sizes), row_tokens=longest, lora_r=lora_r, cuda=gpu is not None,
     )  # fmt: skip
     chosen = _fastest(spec, smallest, quantisation, sizes, room_gib)
     if chosen is None:
@@ -91,7 +103,7 @@ def make_plan(
     notes = _notes(spec, chosen, gpu, quantisation, collation)
     return _plan(
         spec, chosen, gpu, room_gib, batch=batch, examples=rows * epochs, row_tokens_mean=row_tokens_mean,
-        collation=collation, notes=notes,
+        context_tokens=context_tokens, collation=collation, notes=notes,
     )  # fmt: skip
 
 
@@ -104,23 +116,26 @@ def _plan(
     batch: int,
     examples: float,
     row_tokens_mean: float | None,
+    context_tokens: int,
     collation: str,
     notes: list[str],
 ) -> Plan:
     """What was chosen, with its prediction spelled out. `examples` counts a row once for each epoch."""
-    parts = parts_gib(spec, chosen, room_gib=room_gib)
+    parts = parts_gib(spec, chosen)
     return Plan(
         model=spec.key,
         gpu=gpu.name if gpu else None,
         quantisation=chosen.quantisation,
         precision=chosen.precision,
         checkpointing=chosen.checkpointing,
+        tiled_mlp=chosen.tiled_mlp,
+        offload_embedding=chosen.offload_embedding,
         optimizer="adamw_8bit" if gpu else "adamw_torch",
         collation=collation,
         batch=batch,
         micro_batch=chosen.micro_batch,
         accumulation=batch // chosen.micro_batch,
-        context_tokens=chosen.context_tokens,
+        context_tokens=context_tokens,
         longest_row_tokens=chosen.row_tokens,
         lora_r=chosen.lora_r,
         steps=math.ceil(examples / batch),
@@ -149,7 +164,7 @@ def powers_of_two_dividing(batch: int) -> list[int]:
 
 def peak_gib(parts: Mapping[str, float]) -> dict[str, float]:
     """The sum of the parts and its band: what stays is known well, what a step adds less so."""
-    step = parts["activations"] + parts["loss"]
+    step = parts["activations"] + parts.get("loss", 0.0)
     resident = sum(parts.values()) - step
     band = {name: resident * stay + step * moving + flat for name, (stay, moving, flat) in _BAND.items()}
     return {name: round(size, 2) for name, size in (band | {"expected": resident + step}).items()}
@@ -160,25 +175,39 @@ def _fastest(
 ) -> Setting | None:
     """The first way whose largest fitting micro-batch keeps the device busy; failing that, the first that fits."""
     fitting = []
-    for quantised, checkpointing in _ways(quantisation, cuda=smallest.cuda):
-        way = dataclasses.replace(smallest, quantisation=quantised, checkpointing=checkpointing)
-        candidates = [dataclasses.replace(way, micro_batch=size) for size in sizes]
-        fitting += [candidate for candidate in candidates if _high_gib(spec, candidate, room_gib) <= room_gib][:1]
+    for way in _ways(spec, smallest, quantisation):
+        candidates = [
+            dataclasses.replace(way, micro_batch=size)
+            for size in sizes
+            if size == min(sizes) or size * way.row_tokens <= _ENOUGH_TOKENS
+        ]
+        fitting += [candidate for candidate in candidates if high_gib(spec, candidate) <= room_gib][:1]
     busy_tokens = min(_BUSY_TOKENS, max(sizes) * smallest.row_tokens)
     busy = [candidate for candidate in fitting if candidate.micro_batch * candidate.row_tokens >= busy_tokens]
     return next(iter(busy or fitting), None)
 
 
-def _ways(quantisation: Quantisation, *, cuda: bool) -> list[tuple[str, bool]]:
-    """(quantisation, checkpointing) to try, fastest first."""
-    if not cuda:
-        return [("16bit", False)]
+def _ways(spec: ModelSpec, smallest: Setting, quantisation: Quantisation) -> list[Setting]:
+    """What to try, fastest first."""
+    if not smallest.cuda:
+        return [dataclasses.replace(smallest, quantisation="16bit", checkpointing=False)]
     quantised = ["16bit", "4bit"] if quantisation == "auto" else [quantisation]
-    return [(weights, checkpointing) for weights in quantised for checkpointing in (False, True)]
+    ways = [
+        dataclasses.replace(smallest, quantisation=weights, checkpointing=checkpointing)
+        for weights in quantised
+        for checkpointing in (False, True)
+    ]
+    return [*ways, with_levers(spec, ways[-1])]
 
 
-def _high_gib(spec: ModelSpec, setting: Setting, room_gib: float) -> float:
-    return peak_gib(parts_gib(spec, setting, room_gib=room_gib))["high"]
+def with_levers(spec: ModelSpec, setting: Setting) -> Setting:
+    """The same with everything on that saves memory for long rows: a tied embedding is the head too, and stays."""
+    return dataclasses.replace(setting, checkpointing=True, tiled_mlp=True, offload_embedding=not spec.shapes.tied)
+
+
+def high_gib(spec: ModelSpec, setting: Setting) -> float:
+    """The upper end of the predicted peak: what has to fit."""
+    return peak_gib(parts_gib(spec, setting))["high"]
 
 
 def _notes(spec: ModelSpec, chosen: Setting, gpu, asked: Quantisation, collation: str) -> list[str]:
@@ -210,7 +239,10 @@ def _card_notes(spec: ModelSpec, chosen: Setting, gpu: GpuSpec | DetectedGpu, as
     else:
         why = "as asked" if asked == "16bit" else "they fit, and train faster than 4-bit"
         notes.append(f"16-bit weights: {why}.")
-    if chosen.checkpointing:
+    if chosen.tiled_mlp:
+        offloaded = ", and the input embedding in host memory" if chosen.offload_embedding else ""
+        notes.append(f"Gradient checkpointing, the MLP in tiles{offloaded}: nothing faster fits rows this long.")
+    elif chosen.checkpointing:
         notes.append("Gradient checkpointing: without it, no worthwhile micro-batch fits.")
     else:
         notes.append("No gradient checkpointing: it fits without, and trains faster.")
@@ -221,11 +253,12 @@ def _refusal(spec: ModelSpec, smallest: Setting, gpu: GpuSpec | DetectedGpu | No
     """What the smallest setting needs, what there is, and the knobs that help, each with its number."""
 
     def needs(setting: Setting) -> str:
-        return f"{_high_gib(spec, setting, room_gib):.1f} GiB"
+        return f"{high_gib(spec, setting):.1f} GiB"
 
     where = f"{gpu.name if gpu else 'this machine (RAM)'} has {room_gib:.1f} GiB to fill"
-    half = min(smallest.row_tokens, smallest.context_tokens // 2)
-    shorter = dataclasses.replace(smallest, row_tokens=half, context_tokens=half)
+    smallest = with_levers(spec, smallest) if gpu else smallest
+    half = smallest.row_tokens // 2
+    shorter = dataclasses.replace(smallest, row_tokens=half)
     knobs = [f"context {half}: {needs(shorter)}"] if half >= 128 else []
     if smallest.lora_r > 8:
         knobs.append(f"lora.r 8: {needs(dataclasses.replace(smallest, lora_r=8))}")

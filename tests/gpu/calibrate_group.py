@@ -12,14 +12,12 @@ def main(folder: Path) -> None:
     import unsloth  # noqa: F401, I001  first: it patches what the others import
     import torch
 
-    from slimtune.engine import load, lora
-    from slimtune.engine.hollow import fill, hollow_model
-    from slimtune.engine.measure import as_row, measure_steps
-    from slimtune.engine.source import Source
+    from slimtune.engine import load
+    from slimtune.engine.measure import as_row, load_hollow, measure_steps
     from slimtune.errors import UserError
     from slimtune.gpus import get_gpu
     from slimtune.models import get_model
-    from slimtune.plan import choose_precision
+    from slimtune.plan import Setting, choose_precision
 
     rows = json.loads((folder / "group.json").read_text())
     first, gpu = rows[0], get_gpu(rows[0]["card"])
@@ -29,22 +27,14 @@ def main(folder: Path) -> None:
     load.cap_memory(gpu, context_gib=gpu.context_gib)
     room = torch.cuda.mem_get_info()[0] / 2**30
     skip = None if first["weights"] != "dynamic" else DYNAMIC_SKIP
-    spec_here = hollow_model(spec, folder / "model", skip=skip)
-    source = Source(folder / "model", spec.key, None, "random")
-    renderer = load.load_renderer(spec_here, source, thinking="off")
+    setting = Setting(
+        "16bit" if first["weights"] == "16bit" else "4bit", precision, first["checkpointing"] == "1", 1, 512,
+        int(first["r"]), cuda=True, tiled_mlp=first["tiled_mlp"] == "1",
+        offload_embedding=first["offload_embedding"] == "1",
+    )  # fmt: skip
     window = max(512, max(int(row["row_tokens"]) for row in rows))
-    quantisation = "16bit" if first["weights"] == "16bit" else "4bit"
-    loaded = load.load_model(
-        spec_here, source, renderer, precision=precision, quantisation=quantisation, window=window,
-        tiled_mlp=first["tiled_mlp"] == "1", offload_embedding=first["offload_embedding"] == "1",
-    )  # fmt: skip
-    fill(loaded.model, seed=17)
+    loaded = load_hollow(spec, setting, folder / "model", window=window, skip=skip)
     print("loaded", time.monotonic() - BEGAN, flush=True)
-    rank = int(first["r"])
-    loaded.model = lora.attach_lora(
-        loaded.model, spec_here, r=rank, alpha=rank, dropout=0.0, seed=17,
-        checkpointing=first["checkpointing"] == "1", window=window,
-    )  # fmt: skip
     for row in rows:
         found = {"precision": precision, "room_gib": round(room, 3), "gpu": torch.cuda.get_device_name()}
         versions = load.package_versions()

@@ -1,0 +1,214 @@
+"""What `slimtune plan` answers: will it fit on this card, at which context, in which precision, how long, for how much,
+and how small a difference the test rows could show. Arithmetic on shapes; nothing is downloaded.
+"""
+
+import re
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from slimtune.check import Ready, plan_of, ready
+from slimtune.errors import UserError
+from slimtune.gpus import DetectedGpu, GpuSpec, detect_gpu, get_gpu
+from slimtune.models import MODELS, ModelSpec, get_model
+from slimtune.plan import (
+    Plan,
+    Setting,
+    Speed,
+    Yarn,
+    choose_precision,
+    disk_gib,
+    estimate_speed,
+    high_gib,
+    make_plan,
+    ram_gib,
+    with_levers,
+    yarn_for,
+)
+from slimtune.recipe import Context, find_recipe, read_recipe, recipes_folder
+from slimtune.stats import smallest_detectable_difference
+
+Card = GpuSpec | DetectedGpu
+EXAMPLES, EPOCHS, ROW_TOKENS, RANK, BATCH = 10_000, 4, 1024, 16, 16  # the study that the table of all models is for
+_KEEP_CHECKPOINTS = 2
+_DISAGREE = 0.1  # of the test rows: what is assumed where no run has shown it
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """One plan and what follows from it. `speed` is None on a CPU; `detectable` where there is no test set yet."""
+
+    spec: ModelSpec
+    card: Card | None
+    plan: Plan
+    speed: Speed | None
+    disk_gib: dict[str, float]
+    ram_gib: float
+    yarn: Yarn | None
+    test_rows: int | None = None
+    detectable: float | None = None
+
+
+@dataclass(frozen=True)
+class Line:
+    """One model in the table of all: `plan` None where it does not train on the card, and `why` then says so."""
+
+    spec: ModelSpec
+    plan: Plan | None
+    why: str
+    longest_context: int
+    speed: Speed | None
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the command line was given; None where nothing was said."""
+
+    gpu: str | None = None
+    context: str | None = None
+    batch: int | None = None
+    rank: int | None = None
+    overrides: tuple[str, ...] = ()
+    data: Path | None = None
+
+
+def plan_one(what: str | None, asked: Asked) -> Forecast:
+    """The forecast for a recipe or a model by name. Raises UserError and Problems."""
+    if what is None:
+        raise UserError("Say what to plan: a recipe, a model, or --all. `slimtune list models` has names.")
+    card = get_gpu(asked.gpu) if asked.gpu else detect_gpu()
+    if _is_recipe(what):
+        changes = {"context": asked.context, "train.batch": asked.batch, "lora.r": asked.rank}
+        numbers = {"context": None if asked.context is None else read_tokens(asked.context)}
+        given = [f"{key}={numbers.get(key, value)}" for key, value in changes.items() if value is not None]
+        prepared = ready(read_recipe(find_recipe(what), [*asked.overrides, *given]), data_dir=asked.data)
+        return forecast_recipe(prepared, card)
+    if asked.overrides:
+        raise UserError("--set changes a recipe, and this is a model. Use --context, --batch and --rank.")
+    spec = get_model(what)
+    length = read_tokens(asked.context) if asked.context else min(2048, spec.native_context)
+    for name, value in (("--batch", asked.batch), ("--rank", asked.rank)):
+        if value is not None and value < 1:
+            raise UserError(f"{name} is {value}: it has to be at least 1.")
+    method = "yarn" if length > spec.native_context and spec.extension else "none"
+    context = Context(length=length, method=method)
+    return forecast_model(spec, card, context=context, batch=asked.batch or BATCH, rank=asked.rank or RANK)
+
+
+def plan_all(what: str | None, asked: Asked) -> tuple[Card, list[Line]]:
+    """The card, and the table of all models on it. Raises UserError where there is no card to plan for."""
+    if what is not None or asked.overrides or asked.context or asked.batch or asked.rank:
+        raise UserError("--all plans every model for the same rows: it goes with --gpu alone.")
+    card = get_gpu(asked.gpu) if asked.gpu else detect_gpu()
+    if card is None:
+        raise UserError("There is no GPU here to plan for. Name one: --gpu t4. `slimtune list gpus` has names.")
+    return card, forecast_all(card)
+
+
+def read_tokens(text: str) -> int:
+    """8192, 32k (of 1,024) and 1m as a number of tokens. Raises UserError for anything else, and for less than 1."""
+    match = re.fullmatch(r"(\d+)\s*([km]?)", text.strip().lower())
+    tokens = int(match[1]) * {"": 1, "k": 1024, "m": 1024**2}[match[2]] if match else 0
+    if tokens < 1:
+        raise UserError(f"{text!r} is not a number of tokens. Say it like 8192 or 32k.")
+    return tokens
+
+
+def _is_recipe(name: str) -> bool:
+    return name.endswith((".yaml", ".yml")) or (recipes_folder() / f"{name}.yaml").is_file()
+
+
+def forecast_recipe(prepared: Ready, card: Card | None, lengths: Sequence[int] = ()) -> Forecast:
+    """The forecast for a checked recipe. Raises UserError where nothing fits."""
+    _refuse_untrainable(prepared.spec)
+    yarn = yarn_for(prepared.spec, prepared.recipe.context)
+    plan = plan_of(prepared, gpu=card, lengths=lengths)
+    recipe, test_rows = prepared.recipe, len(prepared.task.test)
+    examples = len(prepared.task.train) * recipe.train.epochs
+    mean = (plan.train_tokens or examples * plan.longest_row_tokens) / examples
+    forecast = _forecast(prepared.spec, card, plan, examples, mean, yarn)
+    return replace(
+        forecast, test_rows=test_rows, detectable=smallest_detectable_difference(test_rows, discordant_share=_DISAGREE)
+    )
+
+
+def forecast_model(spec: ModelSpec, card: Card | None, *, context: Context, batch: int, rank: int) -> Forecast:
+    """The forecast for a model without data: 10,000 examples x 4 epochs, every row as long as the context.
+
+    Raises UserError for a context the model cannot be given, and where nothing fits.
+    """
+    _refuse_untrainable(spec)
+    yarn = yarn_for(spec, context)
+    plan = make_plan(
+        spec, gpu=card, lora_r=rank, context_tokens=context.length, batch=batch, rows=EXAMPLES, epochs=EPOCHS,
+        row_tokens_mean=context.length,
+    )  # fmt: skip
+    return _forecast(spec, card, plan, EXAMPLES * EPOCHS, context.length, yarn)
+
+
+def forecast_all(card: GpuSpec | DetectedGpu) -> list[Line]:
+    """Every model on one card: rows of 1,024 tokens, rank 16, batch 16."""
+    return [_line(spec, card) for spec in MODELS.values() if spec.gguf_package is None]
+
+
+def longest_context(spec: ModelSpec, card: Card, *, rank: int) -> int:
+    """The longest row that trains alone on the card, in steps of 1,024 tokens up to what the model takes; 0: none."""
+    room = card.usable_gib
+    most = spec.extension.longest_tokens if spec.extension else spec.native_context
+    low, high = 0, most // 1024
+    while low < high:
+        middle = (low + high + 1) // 2
+        setting = with_levers(spec, _smallest(spec, card, rank, middle * 1024))
+        low, high = (middle, high) if high_gib(spec, setting) <= room else (low, middle - 1)
+    return low * 1024
+
+
+def measure(forecast: Forecast) -> Any:
+    """What the forecast's setting really takes: the model in its real shape with random weights, three steps.
+
+    Returns the engine's `Measured`. Raises UserError without a GPU, and where it runs out of memory.
+    """
+    from slimtune.engine import require_training
+
+    require_training()
+    if forecast.card is None:
+        raise UserError("--measure trains on a GPU, and there is none here.")
+    from slimtune.engine.measure import measure_setting
+
+    with tempfile.TemporaryDirectory() as folder:
+        return measure_setting(forecast.spec, forecast.plan.setting, Path(folder) / "model", yarn=forecast.yarn)
+
+
+def _forecast(
+    spec: ModelSpec, card: Card | None, plan: Plan, examples: float, row_tokens: float, yarn: Yarn | None
+) -> Forecast:
+    setting, known = plan.setting, card.spec if isinstance(card, DetectedGpu) else card
+    speed = estimate_speed(spec, setting, known, examples=examples, row_tokens_mean=row_tokens) if known else None
+    disk = disk_gib(spec, setting, keep_checkpoints=_KEEP_CHECKPOINTS)
+    return Forecast(spec, card, plan, speed, disk, ram_gib(spec, setting), yarn)
+
+
+def _line(spec: ModelSpec, card: Card) -> Line:
+    if not spec.trainable:
+        return Line(spec, None, "planned only", 0, None)
+    longest = longest_context(spec, card, rank=RANK)
+    try:
+        plan = make_plan(
+            spec, gpu=card, lora_r=RANK, context_tokens=ROW_TOKENS, batch=BATCH, rows=EXAMPLES, epochs=EPOCHS,
+            row_tokens_mean=ROW_TOKENS,
+        )  # fmt: skip
+    except UserError:
+        needs = high_gib(spec, with_levers(spec, _smallest(spec, card, RANK, ROW_TOKENS)))
+        return Line(spec, None, f"needs {needs:.0f} GiB", longest, None)
+    return Line(spec, plan, "", longest, _forecast(spec, card, plan, EXAMPLES * EPOCHS, ROW_TOKENS, None).speed)
+
+
+def _smallest(spec: ModelSpec, card: Card, rank: int, row_tokens: int) -> Setting:
+    return Setting("4bit", choose_precision(spec, card), True, 1, row_tokens, rank, cuda=True)
+
+
+def _refuse_untrainable(spec: ModelSpec) -> None:
+    if not spec.trainable:
+        raise UserError(f"{spec.label} cannot be fine-tuned here: {spec.untrainable}")

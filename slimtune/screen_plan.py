@@ -1,0 +1,132 @@
+"""How a plan looks on the terminal: what fits and why, the parts of the peak, what else the job takes; and the table of
+every model."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from slimtune.forecast import BATCH, EPOCHS, EXAMPLES, RANK, ROW_TOKENS, Forecast, Line
+from slimtune.gpus import PRICES_AS_OF
+from slimtune.plan.memory import constants
+
+
+def show_plan(console: Console, plan: Any) -> None:
+    """The plan alone: settings, peak, reasons."""
+    console.print("\n[bold]Plan[/bold]")
+    console.print(
+        f"  {plan.gpu or 'no GPU: the CPU'}, {plan.precision}, {plan.quantisation} weights, {plan.collation} batches, "
+        f"{plan.steps} steps of {plan.micro_batch} x {plan.accumulation} rows"
+    )
+    peak = plan.peak_gib
+    console.print(
+        f"  memory {peak['expected']:.1f} GiB expected ({peak['low']:.1f} to {peak['high']:.1f}) of "
+        f"{plan.room_gib:.1f} to fill"
+    )
+    for note in plan.notes:
+        console.print(Text(f"  {note}", style="dim"))
+
+
+def show_forecast(console: Console, forecast: Forecast) -> None:
+    """The plan and what follows from it."""
+    console.print(f"[bold]{escape(forecast.spec.label)}[/bold]")
+    show_plan(console, forecast.plan)
+    table = Table.grid(padding=(0, 2))
+    for name, size in forecast.plan.parts_gib.items():
+        table.add_row(f"  {name}", f"{size:.2f} GiB", "█" * round(40 * size / forecast.plan.room_gib))
+    console.print(table)
+    _show_error(console, forecast)
+    for process in getattr(forecast.card, "processes", ()):
+        used = "" if process.used_gib is None else f", {process.used_gib:.1f} GiB"
+        console.print(f"  Also on the card: process {process.pid}{used}.")
+    _show_job(console, forecast)
+
+
+def show_measured(console: Console, forecast: Forecast, measured: Any) -> None:
+    """Predicted against measured."""
+    predicted = forecast.plan.peak_gib["expected"]
+    console.print(
+        f"\n[bold]Measured here[/bold] with random weights: {measured.reserved_gib:.2f} GiB, predicted {predicted:.2f} "
+        f"({predicted / measured.reserved_gib - 1:+.1%}); {measured.allocated_gib:.2f} GiB of it in use. "
+        f"{measured.seconds:.1f} s for the steps, gradient norm {measured.grad_norm:.3g}."
+    )
+
+
+def show_all(console: Console, card: Any, lines: Sequence[Line]) -> None:
+    """Every model on one card."""
+    price = getattr(card, "hourly_usd", None)
+    numbers = ("GiB", "reach", "rows/s", "hours", *(("USD",) if price else ()))
+    table = Table(header_style="dim", box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    for name in ("model", "settings", *numbers):
+        table.add_column(name, justify="right" if name in numbers else "left", no_wrap=True)
+    for line in lines:
+        table.add_row(*_cells(line)[: 2 + len(numbers)])
+    console.print(
+        f"[bold]{escape(card.name)}[/bold]: {EXAMPLES:,} rows of {ROW_TOKENS:,} tokens x {EPOCHS} epochs, "
+        f"LoRA rank {RANK}, batch {BATCH}"
+    )
+    console.print(table)
+    console.print(
+        "ckpt: with gradient checkpointing. reach: the longest row that trains, in tokens. Speed, hours and dollars "
+        "are estimated, not measured on this card.",
+        style="dim",
+    )
+    money = f"USD {price:.2f} an hour, as of {PRICES_AS_OF}." if price else "No hourly price is known for this card."
+    console.print(money, style="dim")
+    for why in dict.fromkeys(line.spec.untrainable for line in lines if not line.spec.trainable):
+        console.print(f"planned only: {why}", style="dim")
+
+
+def _cells(line: Line) -> tuple[str, ...]:
+    longest = f"{line.longest_context // 1024}k" if line.longest_context else ""
+    if line.plan is None:
+        return line.spec.key, line.why, "", longest, "", "", ""
+    speed, plan = line.speed, line.plan
+    numbers = ("", "", "") if speed is None else (_range(speed.examples_per_s), _range(speed.hours), _range(speed.usd))
+    ways = f"{plan.precision} {plan.quantisation}{' ckpt' * plan.checkpointing}"
+    return line.spec.key, ways, f"{plan.peak_gib['expected']:.1f}", longest, *numbers
+
+
+def _range(ends: tuple[float, float] | None) -> str:
+    if ends is None:
+        return "-"
+    low, high = sorted(ends)
+    return f"{_short(low)}-{_short(high)}"
+
+
+def _short(number: float) -> str:
+    """In three characters, but for large numbers: 120, 4.2, .13, .02."""
+    return f"{number:.0f}" if number >= 9.95 else f"{number:.1f}" if number >= 0.95 else f"{number:.2f}".lstrip("0")
+
+
+def _show_error(console: Console, forecast: Forecast) -> None:
+    if forecast.card is None:
+        return
+    held_out = constants().held_out
+    console.print(
+        f"  Against {held_out['rows']} measured settings that were not used in fitting, the expected peak was off by "
+        f"{held_out['median']:.1%} (median) and {held_out['worst']:.1%} (worst).",
+        style="dim",
+    )
+
+
+def _show_job(console: Console, forecast: Forecast) -> None:
+    disk = ", ".join(f"{name} {size:.1f}" for name, size in forecast.disk_gib.items() if size >= 0.05)
+    console.print(f"\n  disk GiB: {disk or 'under 0.1'}")
+    if forecast.card is not None:
+        console.print(f"  host memory: {forecast.ram_gib:.0f} GiB")
+    if forecast.speed is not None:
+        speed = forecast.speed
+        usd = "" if speed.usd is None else f", USD {_range(speed.usd)} at prices of {PRICES_AS_OF}"
+        console.print(
+            f"  {_range(speed.examples_per_s)} examples/s, {_range(speed.hours)} hours{usd}: estimated, not measured "
+            "on this card"
+        )
+    if forecast.detectable is not None:
+        console.print(
+            f"  {forecast.test_rows} test rows find a difference of {forecast.detectable:.3f} (paired, 80% power, "
+            "models disagreeing on a tenth of the rows)"
+        )
