@@ -122,12 +122,12 @@ def loaded_from(folder: Path, *, adapter: Path | None = None) -> Any:
     return loaded
 
 
-def train(loaded: Any, task: Any, folder: Path) -> tuple[list[Any], int | None]:
-    """Ten steps on the task's rows: (reports, the step that was resumed at)."""
+def train(loaded: Any, task: Any, folder: Path, *, steps: int = 10, slice: int = 3) -> tuple[list[Any], int | None]:
+    """Steps of eight rows, in slices: (reports, the step that was resumed at)."""
     from slimtune.engine import sft
 
     settings = sft.Settings(
-        epochs=10, lr=1e-2, schedule="constant", warmup=0.0, batch=8, micro_batch=4, collation="padded",
+        epochs=steps, lr=1e-2, schedule="constant", warmup=0.0, batch=8, micro_batch=slice, collation="padded",
         weight_decay=0.0, max_grad_norm=1.0, seed=3, checkpoint_minutes=60.0, checkpoint_steps=5, keep_checkpoints=2,
     )  # fmt: skip
     reports: list[Any] = []
@@ -159,6 +159,7 @@ def live(key: str, folder: Path, tokenizer: Path) -> dict[str, Any]:
     resumed = loaded_from(folder / "model")
     shutil.copytree(folder / "whole" / "step-00000005", folder / "resumed" / "step-00000005")
     _, resumed_at = train(resumed, task, folder / "resumed")
+    (unsliced,), _ = train(loaded_from(folder / "model"), task, folder / "unsliced", steps=1, slice=8)
     publish_folder(folder / "adapter", loaded.model.save_pretrained)
     again = loaded_from(folder / "model", adapter=folder / "adapter")
     answers = [[completion.text for _, completion in sorted(generate(one, task.test, 4))] for one in (loaded, again)]
@@ -174,6 +175,7 @@ def live(key: str, folder: Path, tokenizer: Path) -> dict[str, Any]:
         "expected_trainable": spec.lora_params(8),
         "losses": [report.loss for report in reports],
         "grad_norms": [report.grad_norm for report in reports],
+        "unsliced": [unsliced.loss, unsliced.grad_norm],
         "adapters_that_learned": len(moved),
         "base_unchanged": still,
         "routers": [name for name in frozen if name.endswith(".mlp.gate.weight")],
@@ -211,7 +213,7 @@ def _child(key: str, folder: Path, tokenizer: Path, answers: Any) -> None:
     try:
         seen = live(key, folder / key, tokenizer)
     except BaseException:
-        seen = {"key": key, "error": traceback.format_exc()}
+        seen = {"key": key, "error": traceback.format_exc()[-3000:]}  # a line of a pipe is whole up to 4096 bytes
     answers.write(json.dumps(seen) + "\n")
     answers.flush()
     os._exit(0)
@@ -223,10 +225,14 @@ def _main(folder: Path, tokenizer: Path, keys: list[str]) -> None:
     import slimtune.engine.generate
     import slimtune.engine.sft  # noqa: F401
 
-    for key in keys:
-        if (pid := os.fork()) == 0:
+    for number, key in enumerate(keys):
+        if os.fork() == 0:
             _child(key, folder, tokenizer, answers)
-        os.waitpid(pid, 0)
+        if number % 2:  # two at a time
+            os.wait()
+            os.wait()
+    if len(keys) % 2:
+        os.wait()
 
 
 if __name__ == "__main__":

@@ -33,6 +33,7 @@ def lives(embedded: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
     script = Path(__file__).with_name("families.py")
     command = [sys.executable, str(script), str(tmp_path_factory.mktemp("families")), str(embedded), *KEYS]
     done = subprocess.run(command, capture_output=True, text=True, timeout=500)
+    assert done.returncode == 0, done.stderr[-3000:]
     return {seen["key"]: seen for seen in map(json.loads, done.stdout.splitlines())}
 
 
@@ -59,6 +60,10 @@ def test_it_learns_in_every_adapter(seen: dict) -> None:
     assert len(seen["losses"]) == 10 and seen["losses"][-1] < seen["losses"][0] - 0.05
     assert min(seen["grad_norms"]) > 0
     assert seen["adapters_that_learned"] == sum(seen["expected"].values())
+
+
+def test_a_batch_is_the_same_however_it_is_sliced(seen: dict) -> None:
+    assert [seen["losses"][0], seen["grad_norms"][0]] == pytest.approx(seen["unsliced"], rel=1e-3)
 
 
 def test_what_is_no_adapter_stays_as_it_was_and_is_refused_otherwise(seen: dict) -> None:

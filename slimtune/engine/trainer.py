@@ -14,7 +14,7 @@ from transformers import PrinterCallback, TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
 from slimtune.engine.checkpoint import write_checkpoint
-from slimtune.engine.collate import IGNORE, padded, shared_prefix
+from slimtune.engine.collate import IGNORE, Batch, padded, shared_prefix
 from slimtune.engine.load import Loaded
 from slimtune.engine.memory import is_out_of_memory, release
 from slimtune.engine.render import Encoded
@@ -39,6 +39,7 @@ class RowTrainer(SFTTrainer):
     ):
         self.rows, self.settings, self.folder, self.steps, self.say = rows, settings, folder, steps, say
         self.pad_id = loaded.renderer.tokenizer.pad_token_id
+        self.spec, self.counts_items = loaded.spec, True
         self.result = TrainResult(steps, None, min(settings.micro_batch, settings.batch))
         self.step_tokens = self.step_supervised = 0
         self.order = row_order(len(rows), epochs=settings.epochs, seed=settings.seed)
@@ -91,20 +92,37 @@ class RowTrainer(SFTTrainer):
         return total
 
     def _backward(self, model: Any, part: Sequence[Encoded], supervised: int) -> torch.Tensor:
+        tensors = self._tensors(part)
+        self.step_tokens += tensors["input_ids"].numel()
+        loss = self._loss(model, tensors, supervised)
+        if not self.counts_items:
+            loss = loss * (sum(len(row.answer) for row in part) / supervised)
+        self.accelerator.backward(loss)
+        return loss.detach().float()
+
+    def _tensors(self, part: Sequence[Encoded]) -> Batch:
         if self.settings.collation == "shared-prefix":
             tensors = shared_prefix(part)
         else:
             tensors = padded(part, pad_id=self.pad_id, multiple=8 if self.args.device.type == "cuda" else 1)
-        self.step_tokens += tensors["input_ids"].numel()
         assert torch.equal(
             tensors["labels"][tensors["labels"] != IGNORE],
             torch.tensor([token for row in part for token in row.answer]),
         ), "the loss is not on the answers alone"
-        tensors = {name: tensor.to(self.args.device) for name, tensor in tensors.items()}
+        if self.spec.traits.model_type == "gemma3":  # with its vision tower it asks which tokens are of an image
+            tensors["token_type_ids"] = torch.zeros_like(tensors["input_ids"])
+        return {name: tensor.to(self.args.device) for name, tensor in tensors.items()}
+
+    def _loss(self, model: Any, tensors: Batch, items: int) -> torch.Tensor:
         with self.compute_loss_context_manager():
-            loss = model(**tensors, num_items_in_batch=torch.tensor(supervised, device=self.args.device)).loss
-        self.accelerator.backward(loss)
-        return loss.detach().float()
+            return model(**tensors, num_items_in_batch=torch.tensor(items, device=self.args.device)).loss
+
+    def _divides(self, part: Sequence[Encoded]) -> bool:
+        """Whether the model divides its loss by the count it is given, or takes the mean of the slice instead, as
+        Gemma 3 with its vision tower does in transformers 5.5."""
+        tensors, items = self._tensors(part), sum(len(row.answer) for row in part)
+        once, twice = (self._loss(self.model, tensors, count).item() for count in (items, 2 * items))
+        return once > 1.5 * twice
 
     def _halve(self, batch: Sequence[Encoded]) -> None:
         if self.result.micro_batch == 1:
@@ -129,6 +147,8 @@ class RowTrainer(SFTTrainer):
         gradient = sum(p.grad.abs().sum().item() for p in self.model.parameters() if p.grad is not None)
         if gradient == 0:  # not a number: fp16 overflowed at the scaler's first guess, which is normal
             raise Diverged("The gradient of the longest rows is zero everywhere: nothing would be learned.")
+        if not self.spec.fast_path:
+            self.counts_items = self._divides(longest[: self.result.micro_batch])
         if step:
             self._empty_step()
         self.model.zero_grad(set_to_none=True)

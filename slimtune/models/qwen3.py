@@ -36,6 +36,7 @@ QWEN3_2507 = replace(
 _EXPERTS = (
     "LoRA goes on attention alone: the usual seven names would put 995 million weights on the experts at rank 16.",
     "Experts are fused tensors, not linear layers: plain bitsandbytes leaves their 58 GB in 16-bit.",
+    "peft 0.19 takes the regex for a list of letters and refuses it; 0.21 reads it.",
     "Unsloth lists 4-bit repositories and fetches the 16-bit one in their place: 61 GB, quantised on the fly.",
 )
 QWEN3_MOE = replace(
