@@ -1,31 +1,34 @@
-"""Which of the models fit a card, and with which settings: arithmetic, so nothing is downloaded and no GPU is needed.
+"""Which models fit a card with rows of a given length, and take at most so many hours: arithmetic, so nothing is
+downloaded and no GPU is needed.
 
-    python examples/03_what_fits.py t4
+    python examples/03_what_fits.py t4 8192 24
 
-The peaks are predictions. A run prints what it measured beside what was planned.
+`slimtune plan` shows one of them in full. The peaks are predictions, the hours estimates.
 """
 
 import sys
 
 from slimtune.errors import UserError
+from slimtune.forecast import forecast_model
 from slimtune.gpus import get_gpu
 from slimtune.models import MODELS
-from slimtune.plan import make_plan
+from slimtune.recipe import Context
 
 
-def main(card: str) -> None:
+def main(card: str, tokens: int, most_hours: float) -> None:
     gpu = get_gpu(card)
-    print(f"{gpu.name}: {gpu.usable_gib:.1f} GiB to fill; LoRA of rank 64, 16 rows of up to 1,024 tokens a step")
+    print(f"{gpu.name}: 10,000 rows of {tokens:,} tokens, four epochs, at most {most_hours:g} hours even if slow")
     for spec in MODELS.values():
         try:
-            plan = make_plan(spec, gpu=gpu, lora_r=64, context_tokens=1024, batch=16, rows=1000, epochs=1)
+            forecast = forecast_model(spec, gpu, context=Context(length=tokens), batch=16, rank=16)
         except UserError:
-            print(f"  {spec.key:<24} does not fit")
             continue
-        checkpointing = "checkpointing" if plan.checkpointing else "no checkpointing"
-        how = f"{plan.quantisation}, {checkpointing}, {plan.micro_batch} x {plan.accumulation} rows"
-        print(f"  {spec.key:<24} {plan.peak_gib['expected']:5.1f} GiB expected: {how}")
+        slow, fast = forecast.speed.hours
+        if slow <= most_hours:
+            peak = forecast.plan.peak_gib["expected"]
+            print(f"  {spec.key:<27} {peak:5.1f} GiB expected, {fast:.1f} to {slow:.1f} hours")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1] if len(sys.argv) > 1 else "t4")
+    given = [*sys.argv[1:], *("t4", "1024", "24")[len(sys.argv) - 1 :]]
+    main(given[0], int(given[1]), float(given[2]))
