@@ -178,5 +178,5 @@ def test_a_run_is_read_row_by_row(tmp_path):
 
 
 def test_models_are_planned_for_a_card_before_anything_is_there():
-    shown = run(EXAMPLES[2], "t4")
-    assert shown.startswith("T4: 14.2 GiB") and "qwen3-4b " in shown
+    shown = run(EXAMPLES[2], "t4", "1024", "30")
+    assert shown.startswith("T4: 10,000 rows") and "qwen3-0.6b " in shown and "qwen3-8b" not in shown
