@@ -163,3 +163,16 @@ def test_micro_batches_are_powers_of_two_that_divide_the_batch():
     assert powers_of_two_dividing(12) == [4, 2, 1]
     assert powers_of_two_dividing(32) == [32, 16, 8, 4, 2, 1]
     assert powers_of_two_dividing(1) == [1]
+
+
+def test_a_folder_in_4_bit_is_planned_by_its_own_list_of_what_is_not(tmp_path):
+    skip = ["lm_head", "model.layers.3.mlp", "model.layers.5.self_attn.o_proj", "vision_tower.layers.1.mlp.fc1"]
+    config = get_model("qwen3-4b").config()
+    config["quantization_config"] = {"load_in_4bit": True, "llm_int8_skip_modules": skip}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    asked = {"lora_r": 8, "context_tokens": 512, "batch": 4, "rows": 10, "epochs": 1, "gpu": get_gpu("H100")}
+    plan = make_plan(get_model(str(tmp_path)), **asked)
+    assert plan.quantisation == "4bit"
+    assert plan.unquantised == plan.setting.unquantised == 3 * 2560 * 9728 + 4096 * 2560
+    with pytest.raises(UserError, match="comes in 4-bit"):
+        make_plan(get_model(str(tmp_path)), quantisation="16bit", **asked)

@@ -19,6 +19,7 @@ from slimtune.errors import UserError
 from slimtune.gpus import DetectedGpu, GpuSpec
 from slimtune.models import ModelSpec
 from slimtune.plan.memory import GIB, Setting, parts_gib
+from slimtune.plan.quantised import left_in_16bit
 
 Quantisation = Literal["4bit", "16bit", "auto"]
 _BUSY_TOKENS = 2048  # a micro-batch below this leaves a card waiting: prefer the next setting
@@ -46,6 +47,7 @@ class Plan:
     context_tokens: int
     longest_row_tokens: int
     lora_r: int
+    unquantised: int | None  # linear weights that files in 4-bit hold in 16-bit; None: not known, or not such files
     steps: int
     train_tokens: int | None  # over all epochs, padding left out
     parts_gib: Mapping[str, float]
@@ -60,6 +62,7 @@ class Plan:
         return Setting(
             self.quantisation, self.precision, self.checkpointing, self.micro_batch, self.longest_row_tokens,
             self.lora_r, cuda=self.gpu is not None, tiled_mlp=self.tiled_mlp, offload_embedding=self.offload_embedding,
+            unquantised=self.unquantised,
         )  # fmt: skip
 
     def as_json(self) -> dict[str, Any]:
@@ -90,12 +93,17 @@ def make_plan(
     """
     if micro_batch is not None and (micro_batch < 1 or batch % micro_batch):
         raise UserError(f"train.micro_batch is {micro_batch}, which does not divide train.batch ({batch}).")
+    unquantised = left_in_16bit(spec)
+    if unquantised is not None and quantisation == "16bit":
+        raise UserError(f"{spec.label} comes in 4-bit. Set train.quantisation to 4bit, or name the 16-bit model.")
+    if unquantised is not None:
+        quantisation = "4bit"
     longest = min(longest_row_tokens or context_tokens, context_tokens)
     room_gib = gpu.usable_gib if gpu else _ram_gib() if ram_gib is None else ram_gib
     sizes = [micro_batch] if micro_batch else powers_of_two_dividing(batch)
     smallest = Setting(
         "4bit" if gpu and quantisation != "16bit" else "16bit", choose_precision(spec, gpu), gpu is not None,
-        micro_batch=min(sizes), row_tokens=longest, lora_r=lora_r, cuda=gpu is not None,
+        micro_batch=min(sizes), row_tokens=longest, lora_r=lora_r, cuda=gpu is not None, unquantised=unquantised,
     )  # fmt: skip
     chosen = _fastest(spec, smallest, quantisation, sizes, room_gib)
     if chosen is None:
@@ -138,6 +146,7 @@ def _plan(
         context_tokens=context_tokens,
         longest_row_tokens=chosen.row_tokens,
         lora_r=chosen.lora_r,
+        unquantised=chosen.unquantised,
         steps=math.ceil(examples / batch),
         train_tokens=None if row_tokens_mean is None else round(examples * min(row_tokens_mean, chosen.row_tokens)),
         parts_gib={name: round(size, 3) for name, size in parts.items()},
