@@ -66,7 +66,7 @@ def test_every_model_that_is_known_has_its_config_and_no_config_is_left_over():
 @pytest.mark.parametrize("key", MODELS)
 def test_transformers_builds_a_model_of_the_shape_that_was_read(key):
     spec, torch = MODELS[key], pytest.importorskip("torch")
-    model = on_meta(spec)
+    model = on_meta(spec.config_file)
     assert sum(weight.numel() for weight in model.parameters()) == spec.params_total
     linear = {name: module for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
     adapted = {name: module for name, module in linear.items() if re.fullmatch(spec.lora_regex, name)}
@@ -83,17 +83,58 @@ def test_transformers_builds_a_model_of_the_shape_that_was_read(key):
     assert sum(fused) == spec.expert_params
 
 
-def on_meta(spec):
-    """The model that transformers builds from a spec's config, without weights."""
+def on_meta(file):
+    """The model that transformers builds from a config.json, without weights."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 
-    config = AutoConfig.from_pretrained(spec.config_file)
+    config = AutoConfig.from_pretrained(file)
     auto = AutoModelForImageTextToText if hasattr(config, "vision_config") else AutoModelForCausalLM
     with torch.device("meta"):
         model = auto.from_config(config)
     model.tie_weights()
     return model
+
+
+@pytest.mark.parametrize("key", MODELS)
+def test_a_copy_that_transformers_saved_anew_is_the_same_model(key, tmp_path):
+    known, auto = MODELS[key], pytest.importorskip("transformers").AutoConfig
+    auto.from_pretrained(known.config_file).save_pretrained(tmp_path)  # under other names: rope_parameters, ...
+    copy = get_model(str(tmp_path))
+    assert copy.shapes == known.shapes and copy.traits == known.traits
+    assert (copy.native_context, copy.extension) == (known.native_context, known.extension)
+
+
+@pytest.mark.parametrize("name", ["rope_type", "type"])
+def test_a_copy_whose_positions_were_changed_is_another_model(name, tmp_path):
+    config = get_model("qwen3-8b").config()
+    rope = {name: "yarn", "factor": 4.0, "original_max_position_embeddings": 32768}
+    stretched = get_model(folder_with(tmp_path, {**config, "rope_scaling": rope}))
+    assert (stretched.family, stretched.native_context, stretched.extension) == ("qwen3", 40960, None)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        LLAMA_CONFIG | {"attention_bias": True, "mlp_bias": True, "tie_word_embeddings": False},
+        LLAMA_CONFIG | {"model_type": "qwen2", "use_sliding_window": False, "sliding_window": 128},
+        LLAMA_CONFIG | {"model_type": "mistral", "head_dim": 32, "sliding_window": 128},
+        LLAMA_CONFIG | {"model_type": "granite", "attention_bias": True, "mlp_bias": True},
+        LLAMA_CONFIG | {"model_type": "qwen3"},
+        LLAMA_CONFIG | {"model_type": "lfm2", "conv_bias": True, "full_attn_idxs": [1], "conv_L_cache": 4},
+        LLAMA_CONFIG | {"model_type": "lfm2", "layer_types": ["conv", "full_attention"], "block_multiple_of": 32},
+        {"model_type": "gemma3_text", "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 7},
+    ],
+    ids=lambda config: config["model_type"],
+)
+def test_what_a_config_leaves_to_the_library_is_filled_in_as_the_library_does(config, tmp_path):
+    pytest.importorskip("transformers")
+    spec = get_model(folder_with(tmp_path, config))
+    model = on_meta(tmp_path)
+    assert sum(weight.numel() for weight in model.parameters()) == spec.params_total
+    kinds = getattr(model.config, "layer_types", None) or []
+    assert spec.shapes.conv_layers == kinds.count("conv")
+    assert spec.shapes.sliding_layers == kinds.count("sliding_attention") or config["model_type"] == "mistral"
 
 
 def test_lora_weights_are_counted_as_peft_counts_them():
@@ -177,6 +218,57 @@ def test_two_families_of_one_model_type_are_told_apart_by_their_stop_token(tmp_p
     assert chatml.family == "smollm2"
     eos = {"eos_token": {"content": "<|eot_id|>"}}  # as older tokenizers write it
     assert get_model(folder_with(tmp_path, LLAMA_CONFIG, tokenizer_config=eos)).family == "llama3"
+
+
+CHATML = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+
+
+@pytest.mark.parametrize(
+    ("config", "tokenizer", "family"),
+    [
+        # a Llama 3 tune that speaks ChatML is neither Llama 3 nor SmolLM2, whose template would name it SmolLM
+        (LLAMA_CONFIG, {"eos_token": "<|im_end|>", "chat_template": CHATML}, "other"),
+        (LLAMA_CONFIG, {"eos_token": "</s>"}, "other"),
+        (LLAMA_CONFIG | {"model_type": "mistral"}, {"eos_token": "</s>", "chat_template": "[INST]"}, "other"),
+        # a tokenizer that ends a text with another token than its template ends a turn with
+        (LLAMA_CONFIG | {"model_type": "qwen3"}, {"eos_token": "<|endoftext|>", "chat_template": CHATML}, "qwen3"),
+        (LLAMA_CONFIG | {"model_type": "qwen3"}, {"eos_token": "<|end|>", "chat_template": "{{ eos_token }}"}, "other"),
+    ],
+)
+def test_the_family_is_the_one_whose_stop_token_the_tokenizer_uses(config, tokenizer, family, tmp_path):
+    spec = get_model(folder_with(tmp_path, config, tokenizer_config=tokenizer))
+    assert spec.family == family
+    assert spec.stop_token == ("<|im_end|>" if family == "qwen3" else tokenizer["eos_token"])
+
+
+def test_a_tune_with_a_chat_format_of_its_own_keeps_what_its_architecture_needs(tmp_path):
+    config = get_model("lfm2-350m").config()
+    spec = get_model(folder_with(tmp_path, config, tokenizer_config={"eos_token": "</s>", "chat_template": "x"}))
+    lfm2 = get_model("lfm2-350m")
+    assert spec.family == "other" and (spec.lora_regex, spec.fast_path) == (lfm2.lora_regex, False)
+    assert spec.native_context == 128000  # nobody vouches for what a tune was tuned on
+
+
+def test_a_template_may_be_one_of_several_or_a_file_of_its_own(tmp_path):
+    several = {"eos_token": "x", "chat_template": [{"name": "default", "template": "<|eot_id|>"}]}
+    assert get_model(folder_with(tmp_path, LLAMA_CONFIG, tokenizer_config=several)).family == "llama3"
+    (tmp_path / "tokenizer_config.json").write_text('{"eos_token": "x"}')
+    (tmp_path / "chat_template.jinja").write_text("<|eot_id|>")
+    assert get_model(str(tmp_path)).family == "llama3"
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"quantization_config": {"quant_method": "gptq"}}, "quantised by gptq. Give the 16-bit model"),
+        ({"hidden_size": "64"}, "hidden_size is '64', which is no size"),
+        ({"model_type": "qwen3_moe", "mlp_only_layers": [0]}, "some of its layers have experts"),
+        ({"vision_config": {"model_type": "clip"}}, "a vision tower of the kind 'clip'"),
+    ],
+)
+def test_a_config_that_cannot_be_used_is_refused_with_the_reason(change, words, tmp_path):
+    with pytest.raises(UserError, match=words):
+        get_model(folder_with(tmp_path, LLAMA_CONFIG | change))
 
 
 def test_a_folder_of_random_weights_says_so_beside_its_scores(tmp_path):

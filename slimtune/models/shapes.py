@@ -72,6 +72,7 @@ _GEMMA3_DEFAULTS = {
     "num_key_value_heads": 4,
     "head_dim": 256,
     "max_position_embeddings": 131072,
+    "sliding_window": 4096,
     "sliding_window_pattern": 6,
     "tie_word_embeddings": True,
 }

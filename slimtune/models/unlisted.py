@@ -97,7 +97,7 @@ def _shapes(where: str, config: Mapping[str, Any], families: set[str]) -> Shapes
     except KeyError as missing:
         raise UserError(f"{where} does not say {missing}: its shape is unknown.") from missing
     except ValueError as error:
-        raise UserError(f"{where} is of no use: {error}.") from error
+        raise UserError(f"{where} cannot be used: {error}.") from error
 
 
 def _essence(config: Mapping[str, Any], shapes: Shapes) -> tuple[Any, ...]:
@@ -106,7 +106,8 @@ def _essence(config: Mapping[str, Any], shapes: Shapes) -> tuple[Any, ...]:
     rope = text.get("rope_parameters") or text.get("rope_scaling") or {}
     rope = rope.get("full_attention", rope)
     theta = text.get("rope_theta", rope.get("rope_theta"))
-    return shapes, text.get("max_position_embeddings"), theta, rope.get("rope_type", "default")
+    kind = rope.get("rope_type", rope.get("type", "default"))
+    return shapes, text.get("max_position_embeddings"), theta, "default" if kind == "mrope" else kind
 
 
 def _family(config: Mapping[str, Any], files: _Files, candidates: Iterable[Family]) -> Family:

@@ -15,9 +15,9 @@ def vision_params(config: Config, text_hidden: int) -> int:
     vision = config.get("vision_config")
     if vision is None:
         return 0
-    kind = vision.get("model_type")
+    kind = str(vision.get("model_type")).removesuffix("_vision")  # which transformers 5 adds for Qwen's
     if kind not in _TOWERS:
-        raise ValueError(f"its vision tower is of the kind {kind!r}")
+        raise ValueError(f"it describes a vision tower of the kind {kind!r}")
     return _TOWERS[kind](vision, text_hidden)
 
 
