@@ -104,6 +104,7 @@ def test_a_template_of_ours_goes_before_the_tokenizers_own_once(tokenizer):
     dress_tokenizer(tokenizer, gemma)
     assert tokenizer.chat_template == once and once.endswith("\n " + own)
     assert rendering(tokenizer).prompt(TEXT) == "\n <|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
+    assert rendering(tokenizer).prompt(CALL).startswith("\n <|im_start|>system\nYou can call these functions.")
     assert "it's 1, 1" in rendering(tokenizer).tokenizer.decode(rendering(tokenizer).encode(CALL).answer)
 
 

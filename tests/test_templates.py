@@ -27,7 +27,7 @@ transformers = pytest.importorskip("transformers")
 
 TOKENIZERS = Path(os.environ.get("SLIMTUNE_TOKENIZERS", "~/.cache/slimtune-tokenizers")).expanduser()
 PAY = ToolCall(
-    "transfer_money", {"amount": 10.5, "to": 'Ann\'s "savings"\n{é}', "when": None, "tags": ["a", {"b": True}]}
+    "transfer_money", {"amount": 10.5, "to": 'Ann\'s "savings"\n{é} \\n', "when": None, "tags": ["a", {"b": True}]}
 )
 ASK = ToolCall("check_balance", {})
 TOOLS = tuple(

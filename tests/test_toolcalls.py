@@ -339,6 +339,17 @@ def test_the_reason_says_what_is_wrong(text, format, why):
     assert why in parse_tool_calls(text, format).why
 
 
+@pytest.mark.parametrize("text", ["[f()] and more", "<|tool_call_start|>[f()] and more<|tool_call_end|>"])
+def test_nothing_may_stand_between_pythonic_calls_and_their_end(text):
+    found = parse_tool_calls(text, "pythonic")
+    assert found.calls is None and found.why
+
+
+def test_a_reason_is_no_longer_than_a_line():
+    text = "<tool_call><function=" + "f" * 5000 + ">"
+    assert len(parse_tool_calls(text, "qwen_xml").why) == 200
+
+
 @pytest.mark.parametrize(
     "bomb",
     [

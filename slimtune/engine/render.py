@@ -204,7 +204,8 @@ def make_renderer(tokenizer: Any, spec: ModelSpec, *, thinking: str, generation_
     """A Renderer for a dressed tokenizer. Raises UserError where the model has no thinking mode to switch on."""
     if thinking != "off" and spec.thinking != "hybrid":
         raise UserError(f"{spec.label} has no thinking mode that can be switched. Set `thinking: off`.")
-    stops = {*generation_eos, tokenizer.eos_token_id, tokenizer.get_vocab().get(spec.stop_token)}
+    stop = tokenizer.convert_tokens_to_ids(spec.stop_token)  # a word that it does not have becomes the unknown one
+    stops = {*generation_eos, tokenizer.eos_token_id, None if stop == tokenizer.unk_token_id else stop}
     return Renderer(tokenizer, spec, thinking, frozenset(token for token in stops if token is not None))
 
 

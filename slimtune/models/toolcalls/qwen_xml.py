@@ -76,8 +76,6 @@ def _arguments_of(tools: Sequence[Mapping[str, Any]], name: str) -> Mapping[str,
 def _typed(text: str, schema: Any) -> Any:
     """The value that a text stands for under a JSON schema; the text itself where it is no value of that type."""
     kinds = _kinds(schema)
-    if kinds == {"string"}:
-        return text
     try:
         value = _WORDS[text] if text in _WORDS else strict_json(text)
     except ValueError:
