@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from slimtune.data import Completion, Example, Score
 from slimtune.errors import unknown_name
 from slimtune.models.toolcalls import render_tool_calls
-from slimtune.scorers.exact import exact_match, exact_match_normalised
+from slimtune.scorers.exact import exact_match, exact_match_normalised, six_digit_code
 from slimtune.scorers.qa import squad_em, squad_f1
 from slimtune.scorers.tools import tool_call_equivalence
 
@@ -39,6 +39,7 @@ SCORERS = {
             "The answer is the target but for case, quotes, a full stop, or underscores.",
             exact_match_normalised,
         ),
+        Scorer("six_digit_code", "The one number of six digits in the answer is the target.", six_digit_code),
         Scorer("squad_em", "The answer is an accepted one, after SQuAD's normalisation.", squad_em),
         Scorer("squad_f1", "Words shared with the nearest accepted answer: SQuAD's token F1.", squad_f1, binary=False),
         Scorer(

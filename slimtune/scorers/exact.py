@@ -2,12 +2,15 @@
 
 exact_match              the strings are equal once spaces at both ends are gone: the published measure
 exact_match_normalised   also forgives case, quotes, a final full stop, and "_" or "-" for a space
+six_digit_code           forgives all that stands around a number of six digits, and a second number never
 """
 
+import re
 import unicodedata
 
 from slimtune.data import Completion, Example, Score
 
+_CODE = re.compile(r"(?<!\d)\d{6}(?!\d)")
 _FRAME = " \t\r\n\"'`*."
 
 
@@ -27,6 +30,16 @@ def exact_match_normalised(completion: Completion, example: Example) -> Score:
     if not answer or (labels and answer not in labels):
         return Score(0.0, None, _unreadable(completion, answer, len(labels)))
     return Score(float(answer == normalise_label(str(example.target))), answer)
+
+
+def six_digit_code(completion: Completion, example: Example) -> Score:
+    """1 when the one number of six digits in the answer is the target. No such number, or two that differ: unparseable,
+    so that an answer that recites the text finds nothing."""
+    codes = set(_CODE.findall(completion.text))
+    if len(codes) != 1:
+        return Score(0.0, None, f"{len(codes)} different codes" if codes else "no code of six digits")
+    (code,) = codes
+    return Score(float(code == example.target), code)
 
 
 def normalise_label(text: str) -> str:

@@ -92,8 +92,8 @@ def spread(strata: Sequence[str], seed: Sequence[int], *, first: float = 0.0) ->
 
 
 def stratum(example: Example, kind: str) -> str:
-    """What a choice of rows keeps in proportion: the label, where there is one."""
-    return str(example.target) if kind == "classification" else ""
+    """What a choice of rows keeps in proportion: the label where there is one, how deep a needle lies."""
+    return str(example.target) if kind == "classification" else str(example.meta.get("depth", ""))
 
 
 def _select(

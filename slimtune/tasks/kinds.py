@@ -14,6 +14,7 @@ from slimtune.errors import did_you_mean
 from slimtune.models.toolcalls import tool_call_from_json
 from slimtune.tasks.chat import read_turns
 from slimtune.tasks.job import Job
+from slimtune.tasks.needle import ANSWER_TOKENS, read_needle
 
 Row = Mapping[str, Any]
 _GROUPS = ("group", "conversation", "context_id", "doc_id", "db_id")
@@ -122,6 +123,10 @@ def _pii(row: Row, job: Job) -> Example:
     return draft(row, text_of(row, "text"), text_of(row, "redacted"))
 
 
+def _needle(row: Row, job: Job) -> Example:
+    return read_needle(row)
+
+
 def _text(row: Row, job: Job) -> Example:
     return draft(row, text_of(row, "prompt"), text_of(row, "completion"))
 
@@ -153,6 +158,10 @@ def _instruct_pii(job: Job) -> str:
     return _paragraphs(job.description, _types(job), "Answer with the rewritten text and nothing else.")
 
 
+def _instruct_needle(job: Job) -> str:
+    return _paragraphs(job.description, "Answer with the six digits and nothing else.")
+
+
 def _types(job: Job) -> str:
     return f"Types: {', '.join(job.entity_types)}." if job.entity_types else ""
 
@@ -170,5 +179,6 @@ KINDS = {
     "ner": Kind(_ner, _instruct_ner, "exact_match", max_new_tokens=256),
     "text2sql": Kind(_text2sql, _as_described, "exact_match", ("exact_match_normalised",), max_new_tokens=256),
     "pii": Kind(_pii, _instruct_pii, "exact_match", max_new_tokens=256),
+    "needle": Kind(_needle, _instruct_needle, "six_digit_code", ("exact_match",), max_new_tokens=ANSWER_TOKENS),
     "text": Kind(_text, _as_described, "exact_match", ("exact_match_normalised",), max_new_tokens=256),
 }
