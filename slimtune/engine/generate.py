@@ -19,6 +19,7 @@ from slimtune.errors import UserError
 from slimtune.plan import SHARED_PREFIX_FAMILIES
 
 _BATCH = {"cpu": 64, "cuda": 128}
+_TOKENS = {"cpu": 4096, "cuda": 131072}  # of prompts at a time; a packed row's mask takes their square
 
 
 def generate(loaded: Loaded, examples: Sequence[Example], max_new_tokens: int) -> Iterator[tuple[int, Completion]]:
@@ -31,9 +32,11 @@ def generate(loaded: Loaded, examples: Sequence[Example], max_new_tokens: int) -
         )
     waiting = sorted(range(len(prompts)), key=lambda index: len(prompts[index]), reverse=True)
     batch = _BATCH[loaded.device.type]
+    shared = prefix_length(prompts) if prompts and _is_packed(loaded) else 0
     FastLanguageModel.for_inference(loaded.model)
     while waiting:
-        part = waiting[:batch]
+        own = len(prompts[waiting[0]]) - shared
+        part = waiting[: max(1, min(batch, _TOKENS[loaded.device.type] // own))]
         try:
             answers = _answer(loaded, [prompts[index] for index in part], max_new_tokens)
         except Exception as error:
@@ -52,11 +55,14 @@ def generate(loaded: Loaded, examples: Sequence[Example], max_new_tokens: int) -
 
 def _answer(loaded: Loaded, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[Completion]:
     began = time.monotonic()
-    packed = loaded.device.type == "cpu" and loaded.spec.family in SHARED_PREFIX_FAMILIES
     with torch.inference_mode():
-        answers = (_packed if packed else _padded)(loaded, prompts, max_new_tokens)
+        answers = (_packed if _is_packed(loaded) else _padded)(loaded, prompts, max_new_tokens)
     seconds = (time.monotonic() - began) / len(prompts)
     return [_completion(loaded, prompt, tokens, seconds) for prompt, tokens in zip(prompts, answers, strict=True)]
+
+
+def _is_packed(loaded: Loaded) -> bool:
+    return loaded.device.type == "cpu" and loaded.spec.family in SHARED_PREFIX_FAMILIES
 
 
 def _completion(loaded: Loaded, prompt: Sequence[int], tokens: list[int], seconds: float) -> Completion:
@@ -92,7 +98,8 @@ def _packed(loaded: Loaded, prompts: Sequence[Sequence[int]], max_new_tokens: in
     shared = prefix_length(prompts)
     cache = DynamicCache(config=loaded.model.config)
     if shared:
-        loaded.model(input_ids=torch.tensor([prompts[0][:shared]]), past_key_values=cache, use_cache=True)
+        prefix = torch.tensor([prompts[0][:shared]])
+        loaded.model(input_ids=prefix, past_key_values=cache, use_cache=True, logits_to_keep=1)
     owner = torch.full((shared,), -1)
     suffixes = [prompt[shared:] for prompt in prompts]
     rows = torch.repeat_interleave(torch.arange(len(prompts)), torch.tensor([len(suffix) for suffix in suffixes]))
