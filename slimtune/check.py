@@ -136,6 +136,25 @@ def count_tokens(prepared: Ready) -> TokenReport | str:
     )
 
 
+def data_facts(prepared: Ready, *, train_rows: int) -> dict[str, Any]:
+    """What a run's data.json says: the task, its size, its licence, and what a reader of a score must know."""
+    task, dropped = prepared.task, len(prepared.task.train) - train_rows
+    notes = [*task.notes, *(str(warning) for warning in prepared.quality.warnings)]
+    notes += [f"{dropped} training rows are longer than the context and were dropped."] if dropped else []
+    return {
+        "task": task.name,
+        "title": task.title,
+        "kind": task.kind,
+        "licence": task.licence,
+        "attribution": task.attribution,
+        "train_rows": train_rows,
+        "test_rows": len(task.test),
+        "digest": task.digest,
+        "notes": notes,
+        "scorer": task.scorer,
+    }
+
+
 def _read_task(recipe: Recipe, data_dir: Path | None) -> Task:
     data = recipe.data
     selection = Selection(

@@ -13,7 +13,7 @@ from typing import Any
 
 from slimtune import __version__
 from slimtune.answering import Listener, answer, fitting_shots, score_cache
-from slimtune.check import Ready, plan_of
+from slimtune.check import Ready, data_facts, plan_of
 from slimtune.data import Example
 from slimtune.errors import Problems, UserError
 from slimtune.evaluate import Evaluation, choose_shots, read_evaluation, with_shots, write_evaluation
@@ -22,6 +22,8 @@ from slimtune.gpus import GpuSpec, detect_gpu
 from slimtune.plan import Plan, usable_tokens, yarn_for
 from slimtune.plan.context import SETTING
 from slimtune.runs import Run, training_totals
+from slimtune.tasks import Task
+from slimtune.tasks.needle_check import needle_checks, needle_names
 
 
 class Steps:
@@ -100,38 +102,50 @@ class Steps:
             self._attach()
         return self._evaluation("tuned", "tuned", self.task.test, 0)
 
-    def _evaluation(self, name: str, label: str, examples: Sequence[Example], few_shot_k: int) -> Evaluation:
+    def needles(self, who: str) -> None:
+        """Where the context is stretched: what "base" or "tuned" finds in a short text, and in one of full length."""
+        names, tasks = needle_names(self.recipe.context, who), {}
+        if any(damage(self.run.folder / name) for name in names.values()):
+            loaded = self._loaded() if who == "base" else self._attach()
+            room = self.recipe.evaluate.max_new_tokens or 0
+            tasks = needle_checks(self.recipe.context, lambda text: len(loaded.renderer.ids(text)), answer_tokens=room)
+        for reach, name in names.items():
+            task = tasks.get(reach, self.task)  # whole: read, not asked
+            self._evaluation(name, f"{who}, {task.title}", task.test, 0, task)
+
+    def _evaluation(
+        self, name: str, label: str, examples: Sequence[Example], few_shot_k: int, task: Task | None = None
+    ) -> Evaluation:
+        task, tuned = task or self.task, name.endswith("tuned")
+        limit = self.limit if task is self.task else task.max_new_tokens
         folder, journal = self.run.folder / name, self.run.folder / f"{name}.journal"
         if folder.exists() and damage(folder) is None:
             journal.unlink(missing_ok=True)  # left by a kill between the two
             return read_evaluation(folder)
         loaded = self._loaded()
-        cached = self._score_cache(examples) if name != "tuned" else None
+        cached = None if tuned else score_cache(self.facts, task, examples, thinking=self.recipe.thinking, limit=limit)
         if cached is not None and damage(cached) is None:
             self.listener.say(f"Score of {label}: taken from the cache, where an earlier run left it.")
             evaluation = read_evaluation(cached)
         else:
             evaluation = answer(
                 loaded,
-                self.task,
+                task,
                 examples,
                 name=name,
                 label=label,
                 few_shot_k=few_shot_k,
-                max_new_tokens=self.recipe.evaluate.max_new_tokens,
+                max_new_tokens=limit,
                 journal=journal,
                 listener=self.listener,
                 should_stop=self.should_stop,
-                adapter_sha256=self._adapter_sha256() if name == "tuned" else None,
+                adapter_sha256=self._adapter_sha256() if tuned else None,
             )
             if cached is not None:
                 write_evaluation(cached, evaluation)
         write_evaluation(folder, evaluation)
         journal.unlink(missing_ok=True)
         return evaluation
-
-    def _score_cache(self, examples: Sequence[Example]) -> Path:
-        return score_cache(self.facts, self.task, examples, thinking=self.recipe.thinking, limit=self.limit)
 
     def _loaded(self) -> Any:
         """The base model; loading it also counts tokens, makes the final plan and records what really runs."""
@@ -162,11 +176,13 @@ class Steps:
             quantisation=quantisation,
             window=max(self.recipe.context.length, longest + self.limit),
             yarn=self.yarn,
+            tiled_mlp=self.plan.tiled_mlp,
+            offload_embedding=self.plan.offload_embedding,
         )
         write_json(self.run.folder / "plan.json", self.plan.as_json())
         facts = load.describe(self.loaded)
         self.facts = facts | {"versions": {"slimtune": __version__, **facts["versions"]}}
-        self.run.step("data.json", self._data)
+        self.run.step("data.json", lambda: data_facts(self.prepared, train_rows=len(self.rows)))
         self.run.step("environment.json", self._environment)
         return self.loaded
 
@@ -195,9 +211,9 @@ class Steps:
 
     def _encoded(self, renderer: Any) -> list[Any]:
         """The training rows as tokens; a row longer than the context is an error, or dropped and counted."""
-        from slimtune.engine.render import long_rows
+        from slimtune.engine.render import encode_rows, long_rows
 
-        rows = [renderer.encode(example) for example in self.task.train]
+        rows = encode_rows(renderer, self.task.train)
         problems = long_rows(rows, self.recipe.context.length)
         if problems and self.recipe.data.long_rows == "error":
             raise Problems(
@@ -209,8 +225,8 @@ class Steps:
             raise UserError("No training row fits the context.")
         return kept
 
-    def _attach(self) -> None:
-        """Give the loaded model its adapter: fresh, or the trained one where training is complete."""
+    def _attach(self) -> Any:
+        """The loaded model with its adapter: fresh, or the trained one where training is complete."""
         from slimtune.engine import lora
 
         loaded = self._loaded()
@@ -227,6 +243,7 @@ class Steps:
             )
             if self.run.has("training.json"):
                 lora.load_adapter(loaded.model, self.run.folder / "adapter")
+        return loaded
 
     def _on_step(self, report: Any) -> None:
         self.run.log(asdict(report))
@@ -261,24 +278,6 @@ class Steps:
             "adapter_sha256": self._adapter_sha256(),
         }
         return outcome | training_totals(self.run.folder)
-
-    def _data(self) -> dict[str, Any]:
-        task, quality = self.task, self.prepared.quality
-        dropped = len(task.train) - len(self.rows)
-        notes = [*task.notes, *(str(warning) for warning in quality.warnings)]
-        notes += [f"{dropped} training rows are longer than the context and were dropped."] if dropped else []
-        return {
-            "task": task.name,
-            "title": task.title,
-            "kind": task.kind,
-            "licence": task.licence,
-            "attribution": task.attribution,
-            "train_rows": len(self.rows),
-            "test_rows": len(task.test),
-            "digest": task.digest,
-            "notes": notes,
-            "scorer": task.scorer,
-        }
 
 
 def _now() -> str:

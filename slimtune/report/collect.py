@@ -11,8 +11,10 @@ from typing import Any
 
 from slimtune.errors import UserError
 from slimtune.files import read_json
-from slimtune.report.text import clean
+from slimtune.recipe import Context
+from slimtune.report.text import clean, number
 from slimtune.stats import Interval
+from slimtune.tasks.needle_check import needle_names
 
 DOCUMENTS = ("recipe", "plan", "environment", "data", "training")
 NAMES = {"base": "Base, zero-shot", "few_shot": "Base, few-shot", "tuned": "Tuned", "teacher": "Teacher"}
@@ -60,6 +62,7 @@ class RunFiles:
     training: Mapping[str, Any]
     steps: tuple[Mapping[str, Any], ...]
     evaluations: Mapping[str, Evaluated]
+    needles: Mapping[str, Evaluated]  # the long-context check, where the context was stretched
     missing: tuple[str, ...]
 
     @property
@@ -93,6 +96,7 @@ def collect(run_dir: Path) -> RunFiles:
         training=documents["training"],
         steps=_steps(run_dir / "metrics.jsonl", missing),
         evaluations={name: found for name, found in evaluations.items() if found},
+        needles=_needles(run_dir, documents["recipe"], missing),
         missing=tuple(missing),
     )
 
@@ -147,7 +151,20 @@ def _evaluation(folder: Path, missing: list[str], optional: Sequence[str]) -> Ev
     if facts and score is None:
         missing.append(f"{folder.name}/evaluation.json holds no score with an interval")
     also = {name: found for name, value in section(facts, "also").items() if (found := _interval(value))}
-    return Evaluated(folder.name, str(facts.get("label") or NAMES[folder.name]), score, also, facts, rows)
+    return Evaluated(
+        folder.name, str(facts.get("label") or NAMES.get(folder.name, folder.name)), score, also, facts, rows
+    )
+
+
+def _needles(run_dir: Path, recipe: Mapping[str, Any], missing: list[str]) -> dict[str, Evaluated]:
+    """The long-context check, the short texts first."""
+    asked = section(recipe, "context")
+    length = asked.get("length") if number(asked.get("length")) else 0
+    context = Context.model_construct(length=length, method=asked.get("method", "none"))
+    expected = {who: needle_names(context, who) for who in ("base", "tuned")}
+    folders = [run_dir / expected[who][reach] for reach in expected["base"] for who in expected]
+    missing += [f"{folder.name}/ is missing: the long-context check" for folder in folders if not folder.is_dir()]
+    return {folder.name: found for folder in folders if (found := _evaluation(folder, missing, (folder.name,)))}
 
 
 def _interval(value: Any) -> Interval | None:

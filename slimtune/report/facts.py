@@ -82,6 +82,35 @@ def ran_facts(run: RunFiles) -> tuple[Fact, ...]:
     return tuple((name, str(value)) for name, value in facts if value)
 
 
+def context_facts(run: RunFiles) -> tuple[Fact, ...]:
+    """How the context was stretched, as read back from the model; empty where it was not."""
+    rope = section(run.environment, "rope")
+    if rope.get("method") != "yarn":
+        return ()
+    parameters = section(rope, "rope_parameters")
+    vouched = "by nobody: it is an experiment" if rope.get("experimental") else "by the model's makers"
+    return (
+        ("Context", f"{integer(rope.get('length'))} tokens, by YaRN"),
+        ("Factor", f"{parameters.get('factor')}, over {integer(parameters.get('original_max_position_embeddings'))}"),
+        ("Base of the positions", integer(parameters.get("rope_theta"))),
+        ("Vouched for", vouched),
+    )
+
+
+def without_yarn(run: RunFiles) -> str:
+    """The command that scores the base on the short needles as it was made; empty where there were none."""
+    short = run.needles.get("needle-short-base")
+    rows = short.facts.get("n") if short else None
+    return f"slimtune evaluate {run.recipe.get('model')} --task needle --rows {rows}" if rows else ""
+
+
+def serving(run: RunFiles) -> tuple[Fact, ...]:
+    """The flags that serve a stretched context, by server."""
+    rope = section(run.environment, "rope")
+    servers = (("vLLM, from 0.11.1 on", "vllm"), ("llama.cpp", "llama_cpp"))
+    return tuple((name, str(rope[key])) for name, key in servers if rope.get(key))
+
+
 def departures(run: RunFiles) -> tuple[str, ...]:
     """Where what ran is not what was planned."""
     keys = ("gpu", "precision", "quantisation", "collation")

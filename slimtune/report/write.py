@@ -28,6 +28,7 @@ class Report:
     verdict: Verdict
     scores: tuple[ScoreRow, ...]
     differences: tuple[Difference, ...]
+    needles: tuple[ScoreRow, ...]
     missing: tuple[str, ...]
     html: Path
 
@@ -64,6 +65,7 @@ def _summary(run: RunFiles, rng: np.random.Generator) -> Report:
         verdict=verdict(run, found),
         scores=tuple(score_row(run.evaluations[name]) for name in NAMES if name in run.evaluations),
         differences=found,
+        needles=tuple(map(score_row, run.needles.values())),
         missing=run.missing,
         html=run.folder / "report.html",
     )
@@ -90,6 +92,9 @@ def _values(
         "no_memory": "No GPU: not measured." if run.environment else "Not recorded.",
         "training": facts.training_facts(run),
         "ran": facts.ran_facts(run),
+        "context": facts.context_facts(run),
+        "serving": facts.serving(run),
+        "base_alone": facts.without_yarn(run),
         "departures": facts.departures(run),
         "plan_notes": facts.plan_notes(run),
         "data": facts.data_facts(run),
@@ -106,6 +111,7 @@ def _as_json(run: RunFiles, report: Report, rows: Rows, mixed: Confusion | None)
         "verdict": report.verdict.sentence,
         "scores": [row.as_json() for row in report.scores],
         "differences": [difference.as_json() for difference in report.differences],
+        "needles": [row.as_json() for row in report.needles],
         "rows": rows.as_json(),
         "confusion": mixed.as_json() if mixed else None,
         "departures": list(facts.departures(run)),
