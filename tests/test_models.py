@@ -224,29 +224,38 @@ CHATML = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_e
 
 
 @pytest.mark.parametrize(
-    ("config", "tokenizer", "family"),
+    ("config", "tokenizer", "same_format"),
     [
-        # a Llama 3 tune that speaks ChatML is neither Llama 3 nor SmolLM2, whose template would name it SmolLM
-        (LLAMA_CONFIG, {"eos_token": "<|im_end|>", "chat_template": CHATML}, "other"),
-        (LLAMA_CONFIG, {"eos_token": "</s>"}, "other"),
-        (LLAMA_CONFIG | {"model_type": "mistral"}, {"eos_token": "</s>", "chat_template": "[INST]"}, "other"),
+        # a Llama 3 tune that speaks ChatML is not SmolLM2, whose template would name it SmolLM
+        (LLAMA_CONFIG, {"eos_token": "<|im_end|>", "chat_template": CHATML}, False),
+        (LLAMA_CONFIG, {"eos_token": "</s>"}, False),
         # a tokenizer that ends a text with another token than its template ends a turn with
-        (LLAMA_CONFIG | {"model_type": "qwen3"}, {"eos_token": "<|endoftext|>", "chat_template": CHATML}, "qwen3"),
-        (LLAMA_CONFIG | {"model_type": "qwen3"}, {"eos_token": "<|end|>", "chat_template": "{{ eos_token }}"}, "other"),
+        (LLAMA_CONFIG | {"model_type": "qwen3"}, {"eos_token": "<|endoftext|>", "chat_template": CHATML}, True),
+        (LLAMA_CONFIG | {"model_type": "qwen3"}, {"eos_token": "<|end|>", "chat_template": "{{ eos_token }}"}, False),
     ],
 )
-def test_the_family_is_the_one_whose_stop_token_the_tokenizer_uses(config, tokenizer, family, tmp_path):
+def test_a_tune_keeps_its_familys_chat_format_where_its_tokenizer_does(config, tokenizer, same_format, tmp_path):
     spec = get_model(folder_with(tmp_path, config, tokenizer_config=tokenizer))
-    assert spec.family == family
-    assert spec.stop_token == ("<|im_end|>" if family == "qwen3" else tokenizer["eos_token"])
+    assert spec.family == {"llama": "llama3", "qwen3": "qwen3"}[config["model_type"]]
+    assert spec.stop_token == ("<|im_end|>" if same_format else tokenizer["eos_token"])
+    assert spec.thinking == ("hybrid" if same_format else "none")
 
 
 def test_a_tune_with_a_chat_format_of_its_own_keeps_what_its_architecture_needs(tmp_path):
-    config = get_model("lfm2-350m").config()
+    config = get_model("gemma-3-270m-it").config() | {"max_position_embeddings": 65536}
     spec = get_model(folder_with(tmp_path, config, tokenizer_config={"eos_token": "</s>", "chat_template": "x"}))
-    lfm2 = get_model("lfm2-350m")
-    assert spec.family == "other" and (spec.lora_regex, spec.fast_path) == (lfm2.lora_regex, False)
-    assert spec.native_context == 128000  # nobody vouches for what a tune was tuned on
+    gemma = get_model("gemma-3-270m-it")
+    assert (spec.lora_regex, spec.fast_path, spec.fp16_ok) == (gemma.lora_regex, False, False)
+    assert spec.native_context == 65536 and spec.pad_token is None
+    vision = get_model("qwen3-vl-2b-instruct").config()
+    spec = get_model(folder_with(tmp_path, vision, tokenizer_config={"eos_token": "</s>", "chat_template": "x"}))
+    assert not spec.trainable
+
+
+def test_a_model_built_like_llama_that_no_family_covers_is_a_model(tmp_path):
+    config = LLAMA_CONFIG | {"model_type": "mistral"}
+    spec = get_model(folder_with(tmp_path, config, tokenizer_config={"eos_token": "</s>", "chat_template": "[INST]"}))
+    assert (spec.family, spec.stop_token, spec.fast_path, spec.trainable) == ("other", "</s>", True, True)
 
 
 def test_a_template_may_be_one_of_several_or_a_file_of_its_own(tmp_path):

@@ -17,7 +17,7 @@ from slimtune.models.unlisted import from_folder, from_hub
 
 __all__ = ["FAMILIES", "MODELS", "Extension", "Family", "Linear", "ModelSpec", "Shapes", "get_model"]
 
-_FAMILY_FILES = (smollm2, qwen3, llama3, gemma3, lfm2, granite, qwen_vl)
+_FAMILY_FILES = (llama3, qwen3, smollm2, gemma3, lfm2, granite, qwen_vl)
 MODELS = MappingProxyType({spec.key: spec for file in _FAMILY_FILES for spec in file.MODELS})
 FAMILIES = tuple(dict.fromkeys(spec.traits for spec in MODELS.values()))
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")

@@ -24,7 +24,8 @@ OTHER_TYPES = ("llama", "mistral", "qwen2")
 
 
 def other_family(like: Family | None, model_type: str, *, stop_token: str | None, template: str | None) -> Family:
-    """The traits of a model with its own chat format; `like` is a family of the same architecture, if there is one.
+    """The traits of a model with its own chat format; `like` is the family of the same architecture, if there is one,
+    whose name and needs it keeps.
     Tool calls are written as its template does; where it knows none of our formats, tools become text before it."""
     known = format_in(template or "")
     family = replace(
@@ -36,4 +37,11 @@ def other_family(like: Family | None, model_type: str, *, stop_token: str | None
     )
     if like is None:
         return family
-    return replace(family, lora_regex=like.lora_regex, fp16_ok=like.fp16_ok, fast_path=like.fast_path)
+    return replace(
+        family,
+        name=like.name,
+        lora_regex=like.lora_regex,
+        fp16_ok=like.fp16_ok,
+        fast_path=like.fast_path,
+        untrainable=like.untrainable,
+    )

@@ -39,7 +39,7 @@ class Extension:
 class Family:
     """What every size of a family shares."""
 
-    name: str
+    name: str  # the architecture's: a tune with a chat format of its own keeps it
     model_type: str  # transformers' name, as in config.json
     lora_regex: str  # full-matched against module names: a list of leaves can be dropped in silence, a string cannot
     thinking: Thinking

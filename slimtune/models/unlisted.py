@@ -1,7 +1,8 @@
 """Specs of models that are not in the table: a folder on this disk, or any repository of the hub, by its config.json.
 
-The family is the one of that model type whose stop token the tokenizer or its template uses; a model with a chat format
-of its own is `other`. A copy of a known model (the same shape, window and rope base) has its native context and YaRN.
+The family is the one of that model type whose stop token the tokenizer or its template uses; failing that, only what
+the architecture needs is kept of it. A copy of a known model (the same shape, window and rope base) has its native
+context and YaRN.
 """
 
 import json
