@@ -12,7 +12,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from slimtune.engine.measure import load_hollow, measure_steps
+from slimtune.engine import sft
 from slimtune.engine.lora import adapter_modules
+from slimtune.engine.render import Encoded
+from slimtune.engine.schedule import Settings
+from slimtune.errors import Interrupted
 from slimtune.models import get_model
 from slimtune.plan import Setting
 
@@ -29,12 +33,22 @@ setting = Setting("16bit" if weights == "16bit" else "4bit", "fp32", False, 2, 3
 skip = None if weights == "16bit" else ["layers.1.mlp.down_proj"]
 loaded = load_hollow(spec, setting, folder / "hollow", window=64, skip=skip)
 measured = measure_steps(loaded, micro_batch=2, row_tokens=32, answer_tokens=8, steps=3)
+seen_steps = []
+rows = [Encoded(str(n), tuple(range(300 + n, 320 + n)), (400 + n, 401)) for n in range(8)]
+settings = Settings(1, 1e-3, "linear", 0.0, 2, 2, "padded", 0.0, 1.0, 17, 1e6, 1, 2)
+def train(stop):
+    return sft.train(loaded, rows, settings, folder / "checkpoints", on_step=lambda step: seen_steps.append(step.step),
+                     should_stop=lambda: stop and len(seen_steps) == 2, say=lambda text: None)
+try:
+    train(stop=True)
+except Interrupted:
+    resumed = train(stop=False).resumed_at
 kinds = {name: type(module).__name__ for name, module in loaded.model.named_modules() if name.endswith("base_layer")}
 file = folder / "hollow" / "model.safetensors"
 json.dump({
     "adapters": adapter_modules(loaded.model), "losses": [measured.first_loss, measured.last_loss],
     "grad_norm": measured.grad_norm, "kinds": kinds, "size": file.stat().st_size, "disk": file.stat().st_blocks * 512,
-    "expected": spec.expected_adapters(), "params": spec.params_total,
+    "steps": seen_steps, "resumed": resumed, "expected": spec.expected_adapters(), "params": spec.params_total,
 }, open(folder / "seen.json", "w"))
 """
 
@@ -52,6 +66,10 @@ def seen(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 def test_a_hollow_model_gets_every_adapter_and_trains(seen: dict) -> None:
     assert seen["adapters"] == seen["expected"]
     assert all(5 < loss < 20 for loss in seen["losses"]) and seen["grad_norm"] > 0
+
+
+def test_it_is_stopped_and_goes_on(seen: dict) -> None:
+    assert seen["resumed"] == 3 and seen["steps"] == [1, 2, 3, 4]
 
 
 def test_its_weights_have_the_real_size_and_take_next_to_no_disk(seen: dict) -> None:
