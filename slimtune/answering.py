@@ -10,7 +10,7 @@ from slimtune.evaluate import Evaluation, evaluate, prompt_digest, target_text, 
 from slimtune.files import cache_folder, digest_json
 from slimtune.tasks import Task
 
-SCORES_SCHEMA = 1  # raise it when a change to slimtune changes what a score means
+SCORES_SCHEMA = 2  # raise it when a change to slimtune changes what a score means
 _SCORE_FACTS = (
     "versions",
     "gpu",
