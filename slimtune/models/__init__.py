@@ -10,14 +10,14 @@ from pathlib import Path
 from types import MappingProxyType
 
 from slimtune.errors import UserError, unknown_name
-from slimtune.models import gemma3, granite, lfm2, llama3, qwen3, qwen_vl, smollm2
+from slimtune.models import gemma3, granite, lfm2, llama3, qwen3, qwen3_5, qwen_vl, smollm2
 from slimtune.models.shapes import Linear, Shapes
 from slimtune.models.spec import Extension, Family, ModelSpec
 from slimtune.models.unlisted import from_folder, from_hub
 
 __all__ = ["FAMILIES", "MODELS", "Extension", "Family", "Linear", "ModelSpec", "Shapes", "get_model"]
 
-_FAMILY_FILES = (llama3, qwen3, smollm2, gemma3, lfm2, granite, qwen_vl)
+_FAMILY_FILES = (llama3, qwen3, smollm2, gemma3, lfm2, granite, qwen3_5, qwen_vl)
 MODELS = MappingProxyType({spec.key: spec for file in _FAMILY_FILES for spec in file.MODELS})
 FAMILIES = tuple(dict.fromkeys(spec.traits for spec in MODELS.values()))
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")

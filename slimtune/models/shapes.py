@@ -30,6 +30,10 @@ class Shapes:
     sliding_window: int | None = None  # tokens that a sliding layer attends to
     sliding_layers: int = 0
     conv_layers: int = 0  # LFM2: layers with a short convolution in the place of attention
+    delta_layers: int = 0  # Qwen3.5: layers with a gated delta rule (linear attention) in the place of attention
+    delta_keys: int = 0  # width of their keys, all heads
+    delta_values: int = 0  # and of their values
+    gated_attention: bool = False  # the query projection gives a gate beside the queries
     experts: int = 0  # mixture of experts: how many a layer has
     experts_per_token: int = 0
     expert_intermediate: int = 0
@@ -88,6 +92,7 @@ _LAYOUTS = {
     "qwen2_5_vl": _Layout(qkv_bias=True),
     "qwen2_5_vl_text": _Layout(qkv_bias=True),
     "qwen3_vl_text": _Layout(qk_norm=True),
+    "qwen3_5_text": _Layout(qk_norm=True, defaults={"attn_output_gate": True}),
 }
 MODEL_TYPES = frozenset(_LAYOUTS)
 
@@ -116,6 +121,7 @@ def read_shapes(config: Mapping[str, Any]) -> Shapes:
     kv_heads = _size(text, "num_key_value_heads") if "num_key_value_heads" in text else heads
     head_dim = _size(text, "head_dim") if "head_dim" in text else hidden // heads
     conv, sliding, experts = _conv_layers(text), _sliding_layers(text, layers), _experts(text)
+    delta = text.get("layer_types", []).count("linear_attention")
     return Shapes(
         layers=layers,
         hidden=hidden,
@@ -128,10 +134,14 @@ def read_shapes(config: Mapping[str, Any]) -> Shapes:
         sliding_window=_size(text, "sliding_window") if sliding else None,
         sliding_layers=sliding,
         conv_layers=conv,
+        delta_layers=delta,
+        delta_keys=_size(text, "linear_num_key_heads") * _size(text, "linear_key_head_dim") if delta else 0,
+        delta_values=_size(text, "linear_num_value_heads") * _size(text, "linear_value_head_dim") if delta else 0,
+        gated_attention=bool(text.get("attn_output_gate")),
         experts=experts,
         experts_per_token=_size(text, "num_experts_per_tok") if experts else 0,
         expert_intermediate=_size(text, "moe_intermediate_size") if experts else 0,
-        small_params=_small_params(text, conv, head_dim, kv_heads),
+        small_params=_small_params(text, conv, delta, head_dim, kv_heads),
         other_params=vision_params(config, hidden),
     )
 
@@ -139,16 +149,21 @@ def read_shapes(config: Mapping[str, Any]) -> Shapes:
 def linears(shapes: Shapes) -> tuple[Linear, ...]:
     """Every linear layer of the decoder but the head. Experts are none: they are fused into two tensors a layer."""
     hidden, queries, keys = shapes.hidden, shapes.heads * shapes.head_dim, shapes.kv_heads * shapes.head_dim
-    convolving, attending = shapes.conv_layers, shapes.layers - shapes.conv_layers
+    convolving, recurrent = shapes.conv_layers, shapes.delta_layers
+    attending = shapes.layers - convolving - recurrent
     lfm2 = convolving > 0  # which names its layers in its own way
     rows = [
-        Linear("q_proj", hidden, queries, attending),
+        Linear("q_proj", hidden, queries * (2 if shapes.gated_attention else 1), attending),
         Linear("k_proj", hidden, keys, attending),
         Linear("v_proj", hidden, keys, attending),
         Linear("out_proj" if lfm2 else "o_proj", queries, hidden, attending),
     ]
     if lfm2:
         rows += [Linear("in_proj", hidden, 3 * hidden, convolving), Linear("out_proj", hidden, hidden, convolving)]
+    if recurrent:  # two more, one row a head, are left in 16-bit: `_small_params`
+        values = shapes.delta_values
+        rows += [Linear("in_proj_qkv", hidden, 2 * shapes.delta_keys + values, recurrent)]
+        rows += [Linear("in_proj_z", hidden, values, recurrent), Linear("out_proj", values, hidden, recurrent)]
     if not shapes.experts:
         gate, up, down = ("w1", "w3", "w2") if lfm2 else ("gate_proj", "up_proj", "down_proj")
         rows += [Linear(leaf, hidden, shapes.intermediate, shapes.layers) for leaf in (gate, up)]
@@ -206,10 +221,10 @@ def _intermediate(text: Mapping[str, Any]) -> int:
     return -(-wide // (multiple := text.get("block_multiple_of", 256))) * multiple
 
 
-def _small_params(text: Mapping[str, Any], conv: int, head_dim: int, kv_heads: int) -> int:
+def _small_params(text: Mapping[str, Any], conv: int, delta: int, head_dim: int, kv_heads: int) -> int:
     """Weights of the decoder outside its matrices: norms, biases, short convolutions, routers."""
     layout, layers, hidden = _LAYOUTS[text["model_type"]], text["num_hidden_layers"], text["hidden_size"]
-    attending, keys, queries = layers - conv, kv_heads * head_dim, text["num_attention_heads"] * head_dim
+    attending, keys, queries = layers - conv - delta, kv_heads * head_dim, text["num_attention_heads"] * head_dim
     count = hidden * (layers * layout.norms + 1) + attending * 2 * head_dim * layout.qk_norm
     if layout.qkv_bias or text.get("attention_bias"):
         count += attending * (queries + 2 * keys + (0 if layout.qkv_bias else hidden))
@@ -217,4 +232,14 @@ def _small_params(text: Mapping[str, Any], conv: int, head_dim: int, kv_heads: i
         count += layers * (2 * text["intermediate_size"] + hidden)
     if conv:
         count += conv * hidden * text.get("conv_L_cache", 3) + conv * hidden * 5 * bool(text.get("conv_bias"))
+    if delta:
+        count += delta * _delta_params(text)
     return count + layers * hidden * _experts(text)  # one row of the router an expert
+
+
+def _delta_params(text: Mapping[str, Any]) -> int:
+    """Of one layer with a gated delta rule: convolution, norm, and per head two rows of gates, a decay and a bias."""
+    keys = text["linear_num_key_heads"] * text["linear_key_head_dim"]
+    heads, head_dim = text["linear_num_value_heads"], text["linear_value_head_dim"]
+    convolution = (2 * keys + heads * head_dim) * text["linear_conv_kernel_dim"]
+    return convolution + head_dim + heads * (2 * text["hidden_size"] + 2)

@@ -59,4 +59,9 @@ def _patch_pixels(vision: Config) -> int:
     return channels * vision["temporal_patch_size"] * vision["patch_size"] ** 2
 
 
-_TOWERS = {"siglip_vision_model": _siglip, "qwen2_5_vl": _qwen2_5_vl, "qwen3_vl": _qwen3_vl}
+_TOWERS = {
+    "siglip_vision_model": _siglip,
+    "qwen2_5_vl": _qwen2_5_vl,
+    "qwen3_vl": _qwen3_vl,
+    "qwen3_5": _qwen3_vl,
+}
