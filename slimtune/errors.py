@@ -65,13 +65,18 @@ class Problems(UserError):
         super().__init__(f"{subject} cannot be used:\n" + "\n".join(f"  {problem}" for problem in self.problems))
 
 
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The known word that a name is closest to; None where none is close."""
+    lowered = {word.lower(): word for word in sorted(known)}
+    near = get_close_matches(name.lower(), list(lowered), n=1, cutoff=0.6)
+    return lowered[near[0]] if near else None
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """A sentence that names the nearest known word, or lists what there is."""
     known = sorted(known)
-    lowered = {word.lower(): word for word in known}
-    near = get_close_matches(name.lower(), list(lowered), n=1, cutoff=0.6)
-    if near:
-        return f"Did you mean {lowered[near[0]]!r}?"
+    if (near := nearest(name, known)) is not None:
+        return f"Did you mean {near!r}?"
     return f"Known: {', '.join(known)}." if known else ""
 
 

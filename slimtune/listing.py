@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from slimtune.gpus import GPUS, PRICES_AS_OF
-from slimtune.models import MODELS
+from slimtune.models import MODELS, ModelSpec
 from slimtune.recipe import recipes_folder
 from slimtune.scorers import SCORERS
 from slimtune.tasks import list_tasks
@@ -14,10 +14,14 @@ NUMBERS = {"parameters", "context", "GiB", "GB/s", "TFLOP/s", "USD/h", "train", 
 
 def models() -> Rows:
     rows = [
-        (spec.key, spec.label, f"{spec.params_total / 1e9:.2f}B", spec.native_context, spec.licence, spec.note)
+        (spec.key, spec.label, f"{spec.params_total / 1e9:.2f}B", spec.native_context, spec.licence, _note(spec))
         for spec in MODELS.values()
     ]
     return "Models", ("name", "model", "parameters", "context", "licence", "note"), rows
+
+
+def _note(spec: ModelSpec) -> str:
+    return spec.note if spec.trainable else "planned for only"
 
 
 def tasks() -> Rows:

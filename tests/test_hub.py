@@ -163,6 +163,13 @@ def test_a_repository_without_a_tokenizer_config_is_still_a_model(hub, tiny_mode
     assert shown.returncode == 2 and "has no config.json" in shown.stdout
 
 
+def test_a_repository_that_is_not_there_is_answered_with_the_nearest_known_one(hub, tmp_path: Path) -> None:
+    hub.RequestHandlerClass.refusal = (404, "RepoNotFound")
+    shown = fetch(hub.server_port, tmp_path, script=DESCRIBE, model="Qwen/Qwen3-8")
+    assert "Did you mean 'Qwen/Qwen3-8B'?" in shown.stdout
+    assert "mean" not in fetch(hub.server_port, tmp_path, script=DESCRIBE, model="someone/else").stdout
+
+
 @pytest.mark.parametrize("script", [FETCH, DESCRIBE])
 @pytest.mark.parametrize(
     ("refusal", "words"),

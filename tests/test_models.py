@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from slimtune import listing
 from slimtune.errors import UserError
 from slimtune.models import MODELS, Linear, get_model
 from slimtune.models.shapes import count_params, text_config
@@ -165,6 +166,8 @@ def test_a_model_that_is_planned_for_only_says_so():
     planned = {spec.family for spec in MODELS.values() if not spec.trainable}
     assert planned == {"qwen2_5_vl", "qwen3_vl", "qwen3_5", "lfm2"}
     assert [key for key, spec in MODELS.items() if spec.family == "lfm2" and not spec.trainable] == ["lfm2.5-2.6b"]
+    shown = {row[0]: row[-1] for row in listing.models()[2]}
+    assert shown["qwen3.5-2b"] == "planned for only" and shown["qwen3-8b"] == ""
     assert "training them comes later" in get_model("qwen3-vl-2b-instruct").untrainable
 
 

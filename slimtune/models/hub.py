@@ -5,18 +5,19 @@ need no hub.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from slimtune.errors import ServiceAway, UserError
+from slimtune.errors import ServiceAway, UserError, nearest
 from slimtune.files import DISK_GONE
 
 QUIET_HUB = {"HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}  # read at the client's import
 
 
-def hub_file(repository: str, name: str, *, revision: str | None) -> Path | None:
+def hub_file(repository: str, name: str, *, revision: str | None, known: Iterable[str]) -> Path | None:
     """A file of a repository, from the cache where it is there, else fetched; None where the repository has none.
+    `known`: repositories that one which is not there may have been meant for.
 
     Raises UserError (no such repository or revision, gated) and ServiceAway (no network and not in the cache).
     """
@@ -29,7 +30,7 @@ def hub_file(repository: str, name: str, *, revision: str | None) -> Path | None
         return Path(hf_hub_download(repository, name, revision=revision, local_files_only=True))
     except LocalEntryNotFoundError:
         pass
-    with hub_refusals(repository, revision):
+    with hub_refusals(repository, revision, known=known):
         try:
             return Path(hf_hub_download(repository, name, revision=revision))
         except EntryNotFoundError as error:
@@ -39,7 +40,7 @@ def hub_file(repository: str, name: str, *, revision: str | None) -> Path | None
 
 
 @contextmanager
-def hub_refusals(repository: str, revision: str | None) -> Iterator[None]:
+def hub_refusals(repository: str, revision: str | None, *, known: Iterable[str] = ()) -> Iterator[None]:
     """What a hub answers, as sentences: UserError where the name or the rights are wrong, ServiceAway where it is."""
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
 
@@ -51,7 +52,11 @@ def hub_refusals(repository: str, revision: str | None) -> Iterator[None]:
             "of that account."
         ) from error
     except RepositoryNotFoundError as error:
-        raise UserError(f"The hub has no repository {repository}, or it is private and HF_TOKEN is not set.") from error
+        near = nearest(repository, known)
+        raise UserError(
+            f"The hub has no repository {repository}, or it is private and HF_TOKEN is not set."
+            + (f" Did you mean {near!r}?" if near else "")
+        ) from error
     except RevisionNotFoundError as error:
         raise UserError(f"{repository} has no revision {revision}.") from error
     except (HfHubHTTPError, OSError) as error:

@@ -43,7 +43,9 @@ def from_folder(folder: Path, known: Iterable[ModelSpec]) -> ModelSpec:
 
 def from_hub(repository: str, known: Iterable[ModelSpec], *, revision: str | None) -> ModelSpec:
     """The spec of a repository, from its config.json and its tokenizer's. Raises UserError and ServiceAway."""
-    files = _Files(lambda name: hub_file(repository, name, revision=revision))
+    known = tuple(known)
+    repositories = [spec.repo for spec in known if spec.repo]
+    files = _Files(lambda name: hub_file(repository, name, revision=revision, known=repositories))
     config = files.find("config.json")
     if config is None:
         raise UserError(
