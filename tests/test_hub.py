@@ -191,9 +191,14 @@ def test_a_refusal_is_a_user_error_that_says_what_to_do(
     assert words in shown.stdout
 
 
-@pytest.mark.parametrize(("script", "model"), [(FETCH, REPOSITORY), (DESCRIBE, "someone/else")])
-def test_no_network_and_nothing_cached_is_a_service_that_is_away(hub, tmp_path: Path, script: str, model: str) -> None:
+@pytest.mark.parametrize(
+    ("script", "model", "offline"),
+    [(FETCH, REPOSITORY, "0"), (DESCRIBE, "someone/else", "1")],  # "0" waits for the client's retries
+)
+def test_no_network_and_nothing_cached_is_a_service_that_is_away(
+    hub, tmp_path: Path, script: str, model: str, offline: str
+) -> None:
     hub.shutdown()
     hub.server_close()
-    shown = fetch(hub.server_port, tmp_path, script=script, model=model)
+    shown = fetch(hub.server_port, tmp_path, script=script, model=model, HF_HUB_OFFLINE=offline)
     assert shown.returncode == 69 and "not in the cache" in shown.stdout, shown.stdout + shown.stderr
