@@ -5,7 +5,7 @@ context) needs the model's tokenizer, so it is there where the `train` extra is 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from slimtune.data import Example
 from slimtune.errors import Problem, Problems, SlimtuneError, UserError
 from slimtune.gpus import DetectedGpu, GpuSpec
 from slimtune.models import ModelSpec, get_model
-from slimtune.plan import Plan, choose_collation, context_problem, make_plan
+from slimtune.plan import Plan, choose_collation, context_problem, make_plan, yarn_for
 from slimtune.recipe import Recipe, RecipeSource
 from slimtune.scorers import get_scorer
 from slimtune.tasks import Quality, Selection, Task, get_task, inspect_task, task_from_files
@@ -95,7 +95,7 @@ def plan_of(
         min(recipe.context.length, round(_characters(example) / _CHARACTERS_PER_TOKEN) + 32)
         for example in prepared.task.train
     ]
-    return make_plan(
+    plan = make_plan(
         spec,
         gpu=gpu,
         lora_r=recipe.lora.r,
@@ -109,6 +109,8 @@ def plan_of(
         row_tokens_mean=sum(lengths) / len(lengths),
         collation=choose_collation(spec, asked=recipe.train.collation, cuda=gpu is not None),
     )
+    yarn = yarn_for(spec, recipe.context)
+    return replace(plan, notes=(*plan.notes, yarn.note)) if yarn else plan
 
 
 def count_tokens(prepared: Ready) -> TokenReport | str:

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from samples import make_task
 
-from slimtune.check import ready
+from slimtune.check import plan_of, ready
 from slimtune.errors import Problems, SlimtuneError, UserError
 from slimtune.models import MODELS, Extension, get_model
 from slimtune.plan.context import (
@@ -200,6 +200,16 @@ def test_beyond_what_a_vendor_vouches_for_is_an_experiment() -> None:
     assert yarn_for(spec, Context(length=16384, method="yarn")).experimental
     assert not yarn_for(spec, Context(length=4096, method="yarn")).experimental
     assert yarn_for(spec, Context(length=4096)) is None
+
+
+@pytest.mark.parametrize(("length", "doubted"), [(16384, True), (4096, False)])
+def test_the_plan_says_that_positions_are_stretched(tmp_path: Path, length: int, doubted: bool) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(f"model: smollm2-135m-embedded\ntask: {make_task(tmp_path / 'actions')}\n")
+    overrides = [f"context.length={length}", "context.method=yarn"]
+    (note,) = [note for note in plan_of(ready(read_recipe(path, overrides)), gpu=None).notes if "YaRN" in note]
+    assert f"factor {2.0 if length > 8192 else 1.0} over 8,192 tokens" in note and ("experiment" in note) == doubted
+    assert "YaRN" not in str(plan_of(ready(read_recipe(path)), gpu=None).notes)
 
 
 def test_servers_get_flags_that_say_the_same() -> None:

@@ -41,6 +41,12 @@ class Yarn:
         return self._tenths * self.original_tokens // 10
 
     @property
+    def note(self) -> str:
+        """For the plan."""
+        doubt = " It is an experiment: no maker vouches for it." if self.experimental else ""
+        return f"YaRN: factor {self.factor} over {self.original_tokens:,} tokens, for short rows too.{doubt}"
+
+    @property
     def _tenths(self) -> int:
         return max(10, -(-10 * self.length // self.original_tokens))
 
