@@ -15,6 +15,7 @@ from samples import make_task
 
 from slimtune.check import plan_of, ready
 from slimtune.errors import Problems, SlimtuneError, UserError
+from slimtune.files import publish_folder
 from slimtune.models import MODELS, Extension, get_model
 from slimtune.plan.context import (
     Yarn,
@@ -388,13 +389,29 @@ def test_a_single_frequency_or_the_scaling_alone_is_noticed(spec, folder: Path) 
         check_rope(loaded.model, asked)
 
 
-def test_an_adapter_is_refused_by_a_model_with_other_positions(spec, tmp_path: Path) -> None:
-    from slimtune.engine.rope import check_learned
+def with_adapter(spec, context: Context):
+    from slimtune.engine.lora import attach_lora
 
-    native = load(spec, Context(length=NATIVE))
-    stretched = load(spec, Context(length=STRETCHED, method="yarn"))
+    loaded = load(spec, context)
+    loaded.model = attach_lora(
+        loaded.model, spec, r=2, alpha=2, dropout=0.0, seed=1, checkpointing=False, window=context.length
+    )
+    return loaded
+
+
+def test_an_adapter_is_refused_by_a_model_with_other_positions(spec, tmp_path: Path) -> None:
+    from slimtune.engine.lora import load_adapter
+
+    native = with_adapter(spec, Context(length=NATIVE))
+    stretched = with_adapter(spec, Context(length=STRETCHED, method="yarn"))
+
+    def fill(loaded, out: Path) -> None:
+        loaded.model.save_pretrained(out)
+        (out / "slimtune.json").write_text(json.dumps({"rope": loaded.rope}))
+
     for learned, other in ((native, stretched), (stretched, native)):
-        (tmp_path / "slimtune.json").write_text(json.dumps({"rope": learned.rope}))
-        check_learned(learned.model, tmp_path)
+        folder = tmp_path / learned.rope["method"]
+        publish_folder(folder, functools.partial(fill, learned))
+        load_adapter(learned.model, folder)
         with pytest.raises(UserError, match="was trained with the positions"):
-            check_learned(other.model, tmp_path)
+            load_adapter(other.model, folder)

@@ -3,6 +3,7 @@ is stretched looks for needles in short and in long texts."""
 
 import json
 import re
+import shutil
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -13,10 +14,11 @@ from samples import write_rows
 from slimtune.check import Ready, ready
 from slimtune.data import Completion
 from slimtune.errors import Interrupted, Problems
-from slimtune.evaluate import prompt_digest
-from slimtune.models import Extension
+from slimtune.evaluate import prompt_digest, read_evaluation
+from slimtune.models import Extension, get_model
 from slimtune.pipeline import evaluate_target, run_recipe
 from slimtune.recipe import Context, read_recipe
+from slimtune.report import read_report
 from slimtune.scorers import get_scorer
 from slimtune.tasks import Selection, get_task
 from slimtune.tasks.needle import DEPTHS, needle
@@ -173,10 +175,11 @@ def stretched(recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("SLIMTUNE_CACHE", str(tmp_path / "cache"))
     prepared = ready(read_recipe(recipe))
     context = Context(length=2048, method="yarn", needles=2)
+    train = prepared.recipe.train.model_copy(update={"lr": 5e-2})  # enough to say something else when tuned
     return replace(
         prepared,
         spec=replace(prepared.spec, extension=Extension(1024, 2048)),
-        recipe=prepared.recipe.model_copy(update={"context": context}),
+        recipe=prepared.recipe.model_copy(update={"context": context, "train": train}),
     )
 
 
@@ -195,6 +198,11 @@ def test_a_stretched_run_reports_what_it_finds_near_and_far_and_how_to_serve_it(
     assert rope["vllm"] in page and rope["llama_cpp"] in page and "2,048 tokens, by YaRN" in page
     assert "--task needle --rows 2" in page and "base, needle in 2,048 tokens" in page
     assert "Long context" in outcome.report.html.read_text(encoding="utf-8")
+    shutil.move(outcome.folder / "needle-long-base", tmp_path / "aside")
+    assert [line for line in read_report(outcome.folder).missing if "needle" in line] == [
+        "needle-long-base/ is missing: the long-context check"
+    ]
+    shutil.move(tmp_path / "aside", outcome.folder / "needle-long-base")
     assert run_recipe(stretched, name="far", out=tmp_path / "run", listener=Hearing()).already_done
 
 
@@ -211,6 +219,30 @@ def test_a_check_that_was_interrupted_goes_on_where_it_was(stretched, tmp_path: 
     assert min(done for heard, done in again.heard if heard == stage) == 1, "the first answer was kept"
     assert all((out / name).stat().st_mtime_ns == time for name, time in whole.items())
     assert not list(out.glob("*.journal"))
+    run_recipe(stretched, name="far", out=tmp_path / "unbroken", listener=Hearing())
+    said = {
+        (run.name, model): [record.output for record in read_evaluation(run / f"needle-long-{model}").records]
+        for run in (out, tmp_path / "unbroken")
+        for model in ("base", "tuned")
+    }
+    assert said["run", who] == said["unbroken", who] and said["unbroken", "base"] != said["unbroken", "tuned"]
+
+
+def test_long_prompts_are_answered_few_at_a_time(tiny_model: Path) -> None:
+    from slimtune.engine import load, source
+    from slimtune.engine.generate import generate
+
+    spec = get_model(str(tiny_model))
+    where = source.resolve_source(spec, quantisation="16bit", revision=None)
+    renderer = load.load_renderer(spec, where, thinking="off")
+    loaded = load.load_model(spec, where, renderer, precision="fp32", quantisation="16bit", window=1024)
+    sizes = []
+    loaded.model.register_forward_pre_hook(
+        lambda module, args, kwargs: sizes.append(kwargs["input_ids"].numel()), with_kwargs=True
+    )
+    examples = [row(number, tokens=900) for number in range(12)]
+    assert sorted(index for index, _ in generate(loaded, examples, 2)) == list(range(12))
+    assert 1500 < max(sizes) <= 4096, "several at a time, but not all"
 
 
 def test_a_score_without_yarn_is_not_taken_for_one_with_it(stretched, tmp_path: Path) -> None:
@@ -259,3 +291,7 @@ def test_beyond_its_window_a_real_model_is_an_experiment_that_runs_to_its_end(tm
     assert rope["experimental"] and rope["rope_parameters"]["factor"] == 1.1
     assert all(8192 < needles[f"needle-long-{who}"]["prompt_tokens"] <= 8416 for who in ("base", "tuned"))
     assert "an experiment" in (outcome.folder / "report.md").read_text(encoding="utf-8")
+    _, again = evaluate_target(
+        str(outcome.folder), task_name="needle", rows=1, few_shot=0, out=None, data_dir=None, listener=Hearing()
+    )
+    assert again.records[0].output == read_evaluation(outcome.folder / "needle-short-tuned").records[0].output
