@@ -121,7 +121,7 @@ def test_tokens_are_read_as_people_write_them(text: str, tokens: int) -> None:
         (("qwen3-8b", "--gpu", "t4", "--context", "-5"), "is not a number of tokens"),
         (("qwen3-8b", "--gpu", "t4", "--batch", "0"), "--batch is 0"),
         (("qwen3-8b", "--gpu", "t44"), "There is no GPU named 't44'"),
-        (("qwen3-9b", "--gpu", "t4"), "qwen3-8b"),
+        (("qwen3-8bb", "--gpu", "t4"), "qwen3-8b"),
         (("qwen3-8b", "--gpu", "t4", "--context", "999k"), "131,072 with YaRN"),
         (("qwen3-vl-4b-instruct", "--gpu", "t4"), "cannot be fine-tuned here"),
         (("qwen3-8b", "--gpu", "t4", "--set", "train.epochs=1"), "--set changes a recipe"),
