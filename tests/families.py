@@ -176,6 +176,7 @@ def live(key: str, folder: Path, tokenizer: Path) -> dict[str, Any]:
         "losses": [report.loss for report in reports],
         "grad_norms": [report.grad_norm for report in reports],
         "unsliced": [unsliced.loss, unsliced.grad_norm],
+        "on_answers": on_answers(resumed, task),
         "adapters_that_learned": len(moved),
         "base_unchanged": still,
         "routers": [name for name in frozen if name.endswith(".mlp.gate.weight")],
@@ -184,6 +185,35 @@ def live(key: str, folder: Path, tokenizer: Path) -> dict[str, Any]:
         "resumed_alike": same_adapter(loaded, resumed),
         "answers": answers,
     }
+
+
+def on_answers(loaded: Any, task: Any) -> dict[str, float]:
+    """Of rows of different lengths: loss and gradient norm by `loss_on_answers`, by the model's own way with a mask
+    and all logits, and how far the gradients are apart."""
+    import torch
+
+    from slimtune.engine.answers import loss_on_answers
+    from slimtune.engine.collate import IGNORE, padded
+
+    rows = [loaded.renderer.encode(example) for example in task.train[:3]]
+    batch = padded(rows, pad_id=0)
+    if loaded.spec.traits.model_type == "gemma3":
+        batch["token_type_ids"] = torch.zeros_like(batch["input_ids"])
+    mask = torch.tensor([[1] * len(row) + [0] * (batch["input_ids"].shape[1] - len(row)) for row in rows])
+    assert not mask.all(), "no row is padded"
+    items = (batch["labels"] != IGNORE).sum()
+    ways = {
+        "ours": lambda: loss_on_answers(loaded.model, batch, items=items),
+        "all": lambda: loaded.model(**batch, attention_mask=mask, num_items_in_batch=items).loss,
+    }
+    found, gradients = {}, {}
+    for name, loss_of in ways.items():
+        loaded.model.zero_grad()
+        loss = loss_of()
+        loss.backward()
+        gradients[name] = torch.cat([p.grad.flatten() for p in loaded.model.parameters() if p.grad is not None])
+        found |= {f"{name}_loss": loss.item(), f"{name}_norm": gradients[name].norm().item()}
+    return found | {"apart": (gradients["ours"] - gradients["all"]).norm().item()}
 
 
 def refusal(loaded: Any) -> str:

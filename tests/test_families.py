@@ -66,6 +66,12 @@ def test_a_batch_is_the_same_however_it_is_sliced(seen: dict) -> None:
     assert [seen["losses"][0], seen["grad_norms"][0]] == pytest.approx(seen["unsliced"], rel=1e-3)
 
 
+def test_logits_of_answers_alone_give_the_loss_and_gradients_of_all(seen: dict) -> None:
+    found = seen["on_answers"]
+    assert found["ours_loss"] == pytest.approx(found["all_loss"], rel=1e-5)
+    assert found["all_norm"] > 0 and found["apart"] < 1e-4 * found["all_norm"]
+
+
 def test_what_is_no_adapter_stays_as_it_was_and_is_refused_otherwise(seen: dict) -> None:
     assert seen["base_unchanged"] and "would be trained beside the adapters" in seen["refusal"]
 

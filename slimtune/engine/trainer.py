@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 from transformers import PrinterCallback, TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
+from slimtune.engine.answers import loss_on_answers
 from slimtune.engine.checkpoint import write_checkpoint
 from slimtune.engine.collate import IGNORE, Batch, padded, shared_prefix
 from slimtune.engine.load import Loaded
@@ -115,7 +116,7 @@ class RowTrainer(SFTTrainer):
 
     def _loss(self, model: Any, tensors: Batch, items: int) -> torch.Tensor:
         with self.compute_loss_context_manager():
-            return model(**tensors, num_items_in_batch=torch.tensor(items, device=self.args.device)).loss
+            return loss_on_answers(model, tensors, items=torch.tensor(items, device=self.args.device))
 
     def _divides(self, part: Sequence[Encoded]) -> bool:
         """Whether the model divides its loss by the count it is given, or takes the mean of the slice instead, as
