@@ -34,6 +34,7 @@ class Shapes:
     delta_keys: int = 0  # width of their keys, all heads
     delta_values: int = 0  # and of their values
     gated_attention: bool = False  # the query projection gives a gate beside the queries
+    qk_norm: bool = False  # queries and keys are normalised head by head
     experts: int = 0  # mixture of experts: how many a layer has
     experts_per_token: int = 0
     expert_intermediate: int = 0
@@ -138,6 +139,7 @@ def read_shapes(config: Mapping[str, Any]) -> Shapes:
         delta_keys=_size(text, "linear_num_key_heads") * _size(text, "linear_key_head_dim") if delta else 0,
         delta_values=_size(text, "linear_num_value_heads") * _size(text, "linear_value_head_dim") if delta else 0,
         gated_attention=bool(text.get("attn_output_gate")),
+        qk_norm=_LAYOUTS[text["model_type"]].qk_norm,
         experts=experts,
         experts_per_token=_size(text, "num_experts_per_tok") if experts else 0,
         expert_intermediate=_size(text, "moe_intermediate_size") if experts else 0,

@@ -1,27 +1,44 @@
 """The plan's constants, from measured peaks: `make fit` fits them and shows the errors.
 
 calibration.csv holds one measured setting a row (`make calibrate` fills it on a GPU). Rows marked `fit` make the
-constants; rows marked `test` were set aside before anything was fitted, and judge them. What is fitted is the part of
-the peak that a model's weights do not explain, relative to the whole, so that 5% counts alike for all sizes.
+constants; rows marked `test` were set aside before anything was fitted, and judge them. Errors are relative, so that 5% counts
+alike for all sizes.
 """
 
 import csv
 import json
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from scipy.optimize import lsq_linear
+from scipy.optimize import least_squares
 
+from slimtune.gpus import GpuSpec
 from slimtune.models import ModelSpec, get_model
 from slimtune.plan import memory
-from slimtune.plan.memory import GIB, Constants, Setting, parts_gib, resident_gib
+from slimtune.plan.memory import Constants, Setting, parts_gib
+from slimtune.plan.planner import choose_precision
 
 TABLE = Path(__file__).with_name("calibration.csv")
 CONSTANTS = Path(__file__).with_name("constants.json")
-_FULL_LOGITS = ("gemma3",)  # families whose loss Unsloth 2026.10.9 does not fuse: seen as their peak, logit for logit
+_SIZES = ("hidden", "intermediate", "queries", "keys")
+_WAYS = ("recomputed", "kept")
+_BOUNDS = {
+    "recomputed hidden": (4, 30),
+    "recomputed intermediate": (4, 10),
+    "recomputed queries": (1, 6),
+    "recomputed keys": (0, 4),
+    "kept hidden": (1, 10),
+    "kept queries": (1, 6),
+    "normed": (0.0, 4.0),
+    "tiled each": (4, 20),
+    "tiled tokens": (0, 5000),
+    "flat": (0.0, 0.3),
+    "unpacked": (0.0, 3.0),
+}
+_FULL_LOGITS = ("gemma3", "granite")  # whose loss Unsloth 2026.10.9 does not fuse
 
 
 @dataclass(frozen=True)
@@ -51,123 +68,93 @@ def read_table(path: Path = TABLE) -> list[Row]:
         return [_row(line) for line in csv.DictReader(file) if line["reserved_gib"]]
 
 
-def fit(rows: Sequence[Row]) -> dict[str, object]:
-    """The constants, as constants.json holds them, from the rows marked `fit`."""
-    rows = [row for row in rows if row.use == "fit" and not row.setting.tiled_mlp]
-    fast = [row for row in rows if row.spec.fast_path]
-    found = Constants(
-        recomputed=_fit_recomputed([row for row in fast if row.setting.checkpointing]),
-        kept=_fit_kept([row for row in fast if not row.setting.checkpointing]),
-        scale={"fast": {"recomputed": 1.0, "kept": 1.0}},
-        logit_bytes={},
-        held_out={},
-    )
-    names = sorted({_path(row) for row in rows if not row.spec.fast_path})
-    logit_bytes = {
-        name: _ratio([(row, row.setting.tokens * row.spec.shapes.vocab / GIB) for row in rows if _path(row) == name])
-        for name in names
-        if name.startswith(_FULL_LOGITS)
-    }
-    scale = dict(found.scale) | {name: {} for name in names if not name.startswith(_FULL_LOGITS)}
-    for name in list(scale)[1:]:
-        for way, checkpointing in (("recomputed", True), ("kept", False)):
-            some = [row for row in rows if _path(row) == name and row.setting.checkpointing == checkpointing]
-            scale[name][way] = _ratio([(row, _layers_gib(found, row)) for row in some]) if some else 1.0
-    scale["generic"] = {way: max(values[way] for values in scale.values()) for way in ("recomputed", "kept")}
-    scale |= dict.fromkeys(_FULL_LOGITS, scale["fast"])
-    return {
-        "recomputed": found.recomputed,
-        "kept": found.kept,
-        "scale": scale,
-        "logit_bytes": logit_bytes,
-        "held_out": {},
-    }
+def fit(rows: Sequence[Row]) -> Constants:
+    """The constants from the rows marked `fit`: those that leave the least squares of relative errors.
+
+    Fitted are the names in `_BOUNDS`, and a factor for each family off Unsloth's fast path; without checkpointing, how
+    many a layer keeps of its width (gate, up and their product), and of its keys and values, is counted, not fitted.
+    """
+    rows = [row for row in rows if row.use == "fit"]
+    measured = np.array([row.reserved_gib for row in rows])
+    names, low, high = zip(*_bounds(rows), strict=True)
+
+    def relative_errors(values: np.ndarray) -> np.ndarray:
+        fitted = _constants(dict(zip(names, values, strict=True)))
+        return np.array([sum(parts_gib(row.spec, row.setting, fitted).values()) for row in rows]) / measured - 1
+
+    start = (np.array(low) + np.array(high)) / 2
+    found = least_squares(relative_errors, start, bounds=(low, high), x_scale=start).x
+    return _constants({name: round(float(value), 3) for name, value in zip(names, found, strict=True)})
 
 
-def errors_held_out(rows: Sequence[Row]) -> dict[str, float]:
-    """How far the constants in use are off on the rows marked `test`: as shares of the measured peak."""
-    errors = [abs(row.error) for row in rows if row.use == "test"]
+def errors_held_out(rows: Sequence[Row], fitted: Constants | None = None) -> dict[str, float]:
+    """How far `fitted`, or the constants in use, are off on the rows marked `test`: as shares of the measured peak."""
+    some = [row for row in rows if row.use == "test"]
+    errors = [abs(sum(parts_gib(row.spec, row.setting, fitted).values()) / row.reserved_gib - 1) for row in some]
     return {"rows": len(errors), "median": round(statistics.median(errors), 4), "worst": round(max(errors), 4)}
 
 
-def _fit_recomputed(rows: Sequence[Row]) -> list[float]:
-    """Hidden-, intermediate-, query- and key-sized values a token that one recomputed layer takes."""
-    columns, wanted = [], []
-    for row in rows:
-        hidden, wide, queries, keys = (size * _per_value(row) for size in _sizes(row.spec))
-        columns.append([hidden, wide, queries, keys])
-        wanted.append(_unexplained(row))
-    weights = 1 / np.array([row.reserved_gib for row in rows])
-    bounds = ([4, 4, 1, 0], [30, 10, 6, 4])  # what a layer can plausibly hold: q and kv differ in few families
-    found = lsq_linear(np.array(columns) * weights[:, None], np.array(wanted) * weights, bounds=bounds).x
-    return [round(float(value), 2) for value in found]
+def _bounds(rows: Sequence[Row]) -> list[tuple[str, float, float]]:
+    """What is fitted, and what it can plausibly be."""
+    families = sorted({row.spec.family for row in rows if not row.spec.fast_path})
+    ways = sorted({(row.spec.family, _way(row.setting)) for row in rows if not row.spec.fast_path})
+    scales = [(f"scale {family} {way}", 0.3, 3.0) for family, way in ways]
+    logits = [(f"logits {family}", 3.0, 12.0) for family in families if family in _FULL_LOGITS]
+    return [(name, *bounds) for name, bounds in _BOUNDS.items()] + scales + logits
 
 
-def _fit_kept(rows: Sequence[Row]) -> list[float]:
-    """The same for every layer kept. Gate, up and product, queries and their output, keys and values are counted; what
-    is fitted is how many hidden-sized values come with them."""
-    pairs = []
-    for row in rows:
-        hidden, wide, queries, keys = (size * _per_value(row) * row.spec.shapes.layers for size in _sizes(row.spec))
-        pairs.append((row, hidden, 3 * wide + 2 * queries + 2 * keys))
-    weights = [
-        (hidden / row.reserved_gib, (_unexplained(row) - rest) / row.reserved_gib) for row, hidden, rest in pairs
-    ]
-    found = sum(x * y for x, y in weights) / sum(x * x for x, _ in weights)
-    return [round(found, 2), 3.0, 2.0, 2.0]
+def _constants(values: Mapping[str, float]) -> Constants:
+    """The constants that these fitted values make. Families with no row of their own take the largest factor."""
+    scale: dict[str, dict[str, float]] = {"fast": dict.fromkeys(_WAYS, 1.0)}
+    for name, value in values.items():
+        if name.startswith("scale "):
+            _, family, way = name.split()
+            scale.setdefault(family, {})[way] = value
+    worst = {way: max(factors.get(way, 0.0) for factors in scale.values()) for way in _WAYS}
+    scale = {family: worst | factors for family, factors in scale.items()} | {"generic": worst}
+    return Constants(
+        recomputed=tuple(values[f"recomputed {size}"] for size in _SIZES),
+        kept=(values["kept hidden"], 3.0, values["kept queries"], 2.0),
+        normed=values["normed"],
+        tiled=(values["tiled each"], values["tiled tokens"]),
+        flat_gib=values["flat"],
+        unpacked=values["unpacked"],
+        scale=scale,
+        logit_bytes={name.removeprefix("logits "): value for name, value in values.items() if name.startswith("logits ")},
+        held_out={},
+    )
 
 
-def _sizes(spec: ModelSpec) -> tuple[int, int, int, int]:
-    shapes = spec.shapes
-    queries, keys = shapes.heads * shapes.head_dim, shapes.kv_heads * shapes.head_dim
-    return shapes.hidden, shapes.intermediate, queries, keys
+def _way(setting: Setting) -> str:
+    return "recomputed" if setting.checkpointing else "kept"
 
 
-def _per_value(row: Row) -> float:
-    return 2 * row.setting.tokens / GIB
-
-
-def _layers_gib(found: Constants, row: Row) -> float:
-    fast = replace(row.spec, traits=replace(row.spec.traits, fast_path=True))
-    layers = 1 if row.setting.checkpointing else row.spec.shapes.layers
-    return found.layer_bytes(fast, checkpointing=row.setting.checkpointing) * layers * row.setting.tokens / GIB
-
-
-def _ratio(pairs: Sequence[tuple[Row, float]]) -> float:
-    """The factor that best turns the given sizes into what the rows leave unexplained, relative to their peaks."""
-    weights = [(size / row.reserved_gib, _unexplained(row) / row.reserved_gib) for row, size in pairs]
-    return round(sum(x * y for x, y in weights) / sum(x * x for x, _ in weights), 3)
-
-
-def _unexplained(row: Row) -> float:
-    return row.reserved_gib - sum(resident_gib(row.spec, row.setting).values())
-
-
-def _path(row: Row) -> str:
-    return f"{row.spec.family}/fp32" if row.setting.precision == "fp32" else row.spec.family
-
-
-def _row(line: Mapping[str, str]) -> Row:
-    spec = get_model(line["model"])
-    setting = Setting(
+def setting_of(line: Mapping[str, str], *, gpu: GpuSpec | None = None) -> Setting:
+    """What a line of the table was measured at; or, for one still to be measured, what it will be on `gpu`."""
+    spec, answer_tokens = get_model(line["model"]), line["answer_tokens"]
+    return Setting(
         quantisation="16bit" if line["weights"] == "16bit" else "4bit",
-        precision=line["precision"],
+        precision=line["precision"] or choose_precision(spec, gpu),
         checkpointing=line["checkpointing"] == "1",
         micro_batch=int(line["micro_batch"]),
         row_tokens=int(line["row_tokens"]),
         lora_r=int(line["r"]),
         cuda=True,
+        answer_tokens=int(answer_tokens) if answer_tokens else None,
         tiled_mlp=line["tiled_mlp"] == "1",
         offload_embedding=line["offload_embedding"] == "1",
         unquantised=int(line["unquantised"] or 0),
     )
-    return Row(line["use"], spec, line["weights"], setting, float(line["reserved_gib"]), line["date"])
+
+
+def _row(line: Mapping[str, str]) -> Row:
+    spec = get_model(line["model"])
+    return Row(line["use"], spec, line["weights"], setting_of(line), float(line["reserved_gib"]), line["date"])
 
 
 def write_constants(rows: Sequence[Row], path: Path = CONSTANTS) -> None:
     """Fit, and write what was fitted with its errors on the rows set aside."""
-    document = fit(rows)
-    for _ in range(2):  # the errors of what was fitted are known only once it is in use
-        path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
-        memory.constants.cache_clear()
-        document["held_out"] = errors_held_out(rows)
+    fitted = fit(rows)
+    fitted = replace(fitted, held_out=errors_held_out(rows, fitted))
+    path.write_text(json.dumps(asdict(fitted), indent=2) + "\n", encoding="utf-8")
+    memory.constants.cache_clear()

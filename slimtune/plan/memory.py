@@ -3,17 +3,18 @@
 What is counted:
 
 - Weights. Linear layers at 0.516 bytes a weight in 4-bit (NF4: half a byte, an 8-bit scale per 64 weights, a 32-bit one
-  per 256 of those), 2 in 16-bit, 4 in fp32 on a CPU. Embeddings, head, vision tower and a mixture's fused experts are
-  not quantised. Modules a dynamic 4-bit repository leaves in 16-bit count as such. LoRA weights and their gradients are
+  per 256 of those), 2 in 16-bit, 4 in fp32 on a CPU. Embeddings, head and vision tower are not quantised; a mixture's
+  fused experts are, by Unsloth on a GPU (transformers alone leaves them in 16-bit). Modules a dynamic 4-bit repository leaves in 16-bit count as such. LoRA weights and their gradients are
   fp32; Adam's two moments take 1 byte each on a GPU (8-bit Adam), 4 on a CPU. A step's fixed buffers are 32 MiB.
   Measured models that had just been loaded agree with this to 0.01 GiB.
 - Activations: proportional to the tokens of a micro-batch and to the widths of a layer. With checkpointing the card
   holds one layer being recomputed (Unsloth keeps layer inputs in host memory); without it, every layer. The factors
-  are fitted to measured peaks of reserved memory, so they contain the allocator's slack (calibration.py).
-- Loss. Where Unsloth's fused loss works, logits come in chunks over the supervised tokens and stay below a layer's
-  activations; a family without it pays for every logit of every token (Gemma 3: 4 to 6 bytes each).
-- Levers for long rows. A tiled MLP holds its intermediates for `2 x hidden` tokens at most; an offloaded embedding is
-  in host memory.
+  are fitted to measured peaks of reserved memory, so they contain the allocator's slack (calibration.py). 4-bit weights
+  are unpacked one at a time: the largest counts.
+- Loss. Only answers have logits (engine/answers.py). Where Unsloth's fused loss works they come in chunks and stay below
+  a layer's activations; a family without it pays for all of them at once (Gemma 3: 6 bytes each).
+- Levers for long rows. A tiled MLP holds its intermediates for one tile at a time; an offloaded embedding is in host
+  memory.
 """
 
 import json
@@ -39,6 +40,7 @@ _PROCESS_RAM_GIB = 0.52  # Python with torch, transformers and Unsloth imported,
 @dataclass(frozen=True)
 class Setting:
     """The choices that decide memory. `row_tokens`: the longest row, which every row of a micro-batch is padded to.
+    `answer_tokens`: of the longest answer; None: every token is supervised.
     `unquantised`: how many linear weights a dynamic 4-bit repository leaves in 16-bit; None where that is not known."""
 
     quantisation: str  # "4bit" | "16bit"
@@ -48,6 +50,7 @@ class Setting:
     row_tokens: int
     lora_r: int
     cuda: bool
+    answer_tokens: int | None = None
     tiled_mlp: bool = False
     offload_embedding: bool = False
     unquantised: int | None = None
@@ -56,57 +59,79 @@ class Setting:
     def tokens(self) -> int:
         return self.micro_batch * self.row_tokens
 
+    @property
+    def supervised(self) -> int:
+        """The tokens of a micro-batch that have logits."""
+        return self.micro_batch * min(self.answer_tokens or self.row_tokens, self.row_tokens)
+
 
 @dataclass(frozen=True)
 class Constants:
     """What was fitted to measured peaks (calibration.py). `recomputed` and `kept`: how many hidden-, intermediate-,
-    query- and key-sized values a token a layer takes with checkpointing and without; `scale`: the same for paths other
-    than Unsloth's fast one, as a multiple; `logit_bytes`: for families whose every logit is held."""
+    query- and key-sized values a token a layer takes with checkpointing and without; `normed`: query- and key-sized ones
+    that a layer which normalises both keeps besides; `tiled`: hidden- and query-sized
+    values a token with a tiled MLP, and the tokens of a tile; `flat_gib`: what every step takes; `unpacked`: copies of
+    the largest 4-bit weight; `scale`: of paths other than Unsloth's fast one, as a multiple; `logit_bytes`: of families
+    that hold every logit."""
 
     recomputed: tuple[float, float, float, float]
     kept: tuple[float, float, float, float]
+    normed: float
+    tiled: tuple[float, float]
+    flat_gib: float
+    unpacked: float
     scale: Mapping[str, Mapping[str, float]]
     logit_bytes: Mapping[str, float]
     held_out: Mapping[str, float]  # rows not used in fitting: how many, and their errors, median and worst
 
-    def layer_bytes(self, spec: ModelSpec, *, checkpointing: bool, tiled: float = 1.0) -> float:
-        """Bytes a token of one layer's step; `tiled` is the share of the tokens whose MLP is held at once."""
-        shapes = spec.shapes
-        queries, keys = shapes.heads * shapes.head_dim, shapes.kv_heads * shapes.head_dim
+    def layers_bytes(self, spec: ModelSpec, setting: Setting) -> float:
+        """Bytes of the layers whose activations are alive at once."""
+        shapes, tokens = spec.shapes, setting.tokens
+        forced = 2 if setting.precision == "fp32" else 1  # a family that overflows in fp16: its MLP alone stays in it
+        hidden, queries, keys = (
+            forced * size for size in (shapes.hidden, shapes.heads * shapes.head_dim, shapes.kv_heads * shapes.head_dim)
+        )
         wide = shapes.experts_per_token * shapes.expert_intermediate if shapes.experts else shapes.intermediate
-        factors = self.recomputed if checkpointing else self.kept
-        sizes = (shapes.hidden, wide * tiled, queries, keys)
-        way = "recomputed" if checkpointing else "kept"
+        way = "recomputed" if setting.checkpointing else "kept"
+        values = tokens * sum(map(operator.mul, getattr(self, way), (hidden, wide, queries, keys)))
+        if shapes.qk_norm and not setting.checkpointing:
+            values += tokens * self.normed * (queries + keys)
+        if setting.tiled_mlp:
+            each, tile = self.tiled
+            values = min(values, each * (hidden + queries) * tokens + self.recomputed[1] * wide * tile)
         path = "fast" if spec.fast_path else spec.family if spec.family in self.scale else "generic"
-        return 2 * self.scale[path][way] * sum(map(operator.mul, factors, sizes))
+        return 2 * self.scale[path][way] * values * (1 if setting.checkpointing else shapes.layers)
 
-    def bytes_per_logit(self, spec: ModelSpec, precision: str) -> float:
-        """0 where the loss is fused."""
-        table = self.logit_bytes
-        return next((table[name] for name in (f"{spec.family}/{precision}", spec.family) if name in table), 0.0)
+    def unpacked_bytes(self, spec: ModelSpec) -> float:
+        """Bytes of 4-bit weights that are unpacked to 16 bits at once; of a mixture, all experts of one layer."""
+        largest = max(linear.inputs * linear.outputs for linear in spec.linears)
+        return 2 * (self.unpacked * largest + spec.expert_params / spec.shapes.layers)
 
 
-def parts_gib(spec: ModelSpec, setting: Setting) -> dict[str, float]:
+def parts_gib(spec: ModelSpec, setting: Setting, fitted: Constants | None = None) -> dict[str, float]:
     """The expected peak of a training step, part by part, in GiB. Their sum is comparable with torch's peak of reserved
-    memory on a GPU (the CUDA context is not in it), and with the process's peak resident memory on a CPU."""
-    return resident_gib(spec, setting) | (_step_gib if setting.cuda else _step_gib_cpu)(spec, setting)
+    memory on a GPU (the CUDA context is not in it), and with the process's peak resident memory on a CPU. `fitted`: the
+    constants to use, if not those in constants.json."""
+    step = _step_gib(spec, setting, fitted or constants()) if setting.cuda else _step_gib_cpu(spec, setting)
+    return resident_gib(spec, setting) | step
 
 
 def resident_gib(spec: ModelSpec, setting: Setting) -> dict[str, float]:
     """What stays from the first step to the last."""
     lora = spec.lora_params(setting.lora_r)
     width = 4 if setting.precision == "fp32" and not setting.cuda else 2
-    linear = spec.linear_params * width
+    linear, experts = spec.linear_params * width, spec.expert_params * width
     if setting.quantisation == "4bit":
         whole = spec.linear_params * DYNAMIC_SHARE_IN_16BIT if spec.dynamic_4bit else 0
         whole = whole if setting.unquantised is None else setting.unquantised
         linear = whole * 2 + (spec.linear_params - whole) * NF4_BYTES
+        experts = spec.expert_params * NF4_BYTES if setting.cuda else experts
     rest = (spec.params_total - spec.linear_params - spec.expert_params) * width
     if setting.offload_embedding:
         rest -= 0 if spec.shapes.tied else spec.shapes.vocab * spec.shapes.hidden * width
     parts = {
         "weights": linear / GIB,
-        "experts": spec.expert_params * width / GIB,
+        "experts": experts / GIB,
         "embeddings and head": rest / GIB,
         "LoRA weights": 4 * lora / GIB,
         "gradients": 4 * lora / GIB,
@@ -118,24 +143,20 @@ def resident_gib(spec: ModelSpec, setting: Setting) -> dict[str, float]:
     return {name: size for name, size in parts.items() if size}
 
 
-def _step_gib(spec: ModelSpec, setting: Setting) -> dict[str, float]:
+def _step_gib(spec: ModelSpec, setting: Setting, fitted: Constants) -> dict[str, float]:
     """What a forward and backward pass adds on a GPU."""
-    shapes, tokens, fitted = spec.shapes, setting.tokens, constants()
-    tiled = min(1.0, 2 * shapes.hidden / tokens) if setting.tiled_mlp else 1.0
-    layers = 1 if setting.checkpointing else shapes.layers
-    width = 2 if setting.precision == "fp32" else 1  # a family forced to it computes in 32 bits on 16-bit weights
-    layer = fitted.layer_bytes(spec, checkpointing=setting.checkpointing, tiled=tiled) * width
-    activations = layer * layers * tokens / GIB
-    loss = tokens * shapes.vocab * fitted.bytes_per_logit(spec, setting.precision) / GIB
+    activations = fitted.layers_bytes(spec, setting) / GIB
+    loss = setting.supervised * spec.shapes.vocab * fitted.logit_bytes.get(spec.family, 0.0) / GIB
     # a recomputed layer is not alive when the loss is, so only what the loss takes beyond it adds to the peak
     loss = max(0.0, loss - activations) if setting.checkpointing else loss
-    return {"activations": activations} | ({"loss": loss} if loss else {})
+    unpacked = fitted.unpacked_bytes(spec) / GIB if setting.quantisation == "4bit" else 0.0
+    return {"activations": activations + unpacked + fitted.flat_gib} | ({"loss": loss} if loss else {})
 
 
 def _step_gib_cpu(spec: ModelSpec, setting: Setting) -> dict[str, float]:
     shapes, tokens = spec.shapes, setting.tokens
     values = (_KEPT_CPU[0] * shapes.hidden + _KEPT_CPU[1] * shapes.intermediate) * shapes.layers
-    return {"activations": values * tokens * 4 / GIB, "loss": tokens * shapes.vocab * _LOSS_BYTES_CPU / GIB}
+    return {"activations": values * tokens * 4 / GIB, "loss": setting.supervised * shapes.vocab * _LOSS_BYTES_CPU / GIB}
 
 
 @cache

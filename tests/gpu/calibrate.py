@@ -40,24 +40,22 @@ def main() -> None:
             groups.setdefault(tuple(row[name] for name in SAME), []).append(row)
     measure_groups(list(groups.values()), asked)
     with asked.table.open("w", newline="") as file:
-        writer = csv.DictWriter(file, [*GIVEN, *FOUND], lineterminator="\n")
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
 
 
 def measure_groups(waiting: list[list[dict]], asked: argparse.Namespace) -> None:
-    """Several processes at a time, as long as the cards they stand for fit side by side on this one."""
-    from slimtune.gpus import get_gpu
-
+    """Several processes at a time, as long as they fit side by side on this card."""
     running: list[tuple[subprocess.Popen, list[dict], float, Path]] = []
     deadline = time.monotonic() + asked.seconds
     while waiting or running:
         used = sum(gib for _, _, gib, _ in running)
-        fits = [group for group in waiting if used + get_gpu(group[0]["card"]).total_gib + 0.5 <= asked.gib]
+        fits = [group for group in waiting if used + room_gib(group) <= asked.gib]
         if fits and len(running) < asked.at_once and time.monotonic() < deadline:
             group = fits[0]
             waiting.remove(group)
-            running.append((*start(group), get_gpu(group[0]["card"]).total_gib + 0.5, Path()))
+            running.append((*start(group), room_gib(group), Path()))
             continue
         if not running:
             break
@@ -67,6 +65,18 @@ def measure_groups(waiting: list[list[dict]], asked: argparse.Namespace) -> None
                 entry[0].kill()
                 collect(entry[1], entry[0].log)
                 running.remove(entry)
+
+
+def room_gib(group: list[dict]) -> float:
+    """What to leave a group: a good deal more than its rows are predicted to take, at most the card it stands for."""
+    from slimtune.gpus import get_gpu
+    from slimtune.models import get_model
+    from slimtune.plan import high_gib
+    from slimtune.plan.calibration import setting_of
+
+    gpu = get_gpu(group[0]["card"])
+    needs = [high_gib(get_model(row["model"]), setting_of(row, gpu=gpu)) for row in group]
+    return min(1.25 * max(needs) + gpu.context_gib + 0.5, gpu.total_gib + 0.5)
 
 
 def start(group: list[dict]) -> tuple[subprocess.Popen, list[dict]]:
