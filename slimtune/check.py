@@ -32,11 +32,18 @@ class Ready:
 
 
 @dataclass(frozen=True)
-class TokenReport:
-    """What the tokenizer makes of the training rows. Lengths in tokens, prompt and answer; `supervised` is the share of
-    all tokens the loss is on; `sample` alternates (text, is it supervised)."""
+class RowTokens:
+    """Training rows counted in tokens: prompt with answer, and the answer alone."""
 
-    lengths: tuple[int, ...]
+    lengths: Sequence[int]
+    answers: Sequence[int]
+
+
+@dataclass(frozen=True)
+class TokenReport(RowTokens):
+    """What the tokenizer makes of the training rows. `supervised` is the share of all tokens the loss is on; `sample`
+    alternates (text, is it supervised)."""
+
     too_long: int
     supervised: float
     sample: tuple[tuple[str, bool], ...]
@@ -84,17 +91,19 @@ def checked_task(recipe: Recipe | None, *, task_name: str | None, rows: int | No
 
 
 def plan_of(
-    prepared: Ready, *, gpu: GpuSpec | DetectedGpu | None, lengths: Sequence[int] = (), quantisation: str | None = None
+    prepared: Ready,
+    *,
+    gpu: GpuSpec | DetectedGpu | None,
+    counted: RowTokens | None = None,
+    quantisation: str | None = None,
 ) -> Plan:
-    """The plan for a recipe: from token counts where they are known, else from the rows' characters.
+    """The plan for a recipe: from the rows' tokens where they have been counted, else from their characters.
 
     Raises UserError where nothing fits, with the numbers and what would help.
     """
     recipe, spec = prepared.recipe, prepared.spec
-    lengths = lengths or [
-        min(recipe.context.length, round(_characters(example) / _CHARACTERS_PER_TOKEN) + 32)
-        for example in prepared.task.train
-    ]
+    counted = counted or _guess_tokens(prepared)
+    lengths, answers = counted.lengths, counted.answers
     plan = make_plan(
         spec,
         gpu=gpu,
@@ -106,6 +115,7 @@ def plan_of(
         micro_batch=recipe.train.micro_batch,
         quantisation=quantisation or recipe.train.quantisation,
         longest_row_tokens=max(lengths),
+        longest_answer_tokens=max(answers),
         row_tokens_mean=sum(lengths) / len(lengths),
         collation=choose_collation(spec, asked=recipe.train.collation, cuda=gpu is not None),
     )
@@ -130,10 +140,12 @@ def count_tokens(prepared: Ready) -> TokenReport | str:
     rows = encode_rows(renderer, prepared.task.train)
     lengths = tuple(len(row) for row in rows)
     first, text = rows[0], renderer.tokenizer.decode
+    answers = tuple(len(row.answer) for row in rows)
     return TokenReport(
         lengths,
+        answers,
         sum(length > prepared.recipe.context.length for length in lengths),
-        sum(len(row.answer) for row in rows) / sum(lengths),
+        sum(answers) / sum(lengths),
         ((text(first.prompt), False), (text(first.answer), True)),
     )
 
@@ -204,6 +216,17 @@ def _text(source: RecipeSource, key: str) -> str:
     return value
 
 
+def _guess_tokens(prepared: Ready) -> RowTokens:
+    train, most = prepared.task.train, prepared.recipe.context.length
+    return RowTokens(
+        [min(most, round(_characters(example) / _CHARACTERS_PER_TOKEN) + 32) for example in train],
+        [round(_answer_characters(example) / _CHARACTERS_PER_TOKEN) + 8 for example in train],
+    )
+
+
+def _answer_characters(example: Example) -> int:
+    return len(example.target) if isinstance(example.target, str) else 120 * len(example.target)
+
+
 def _characters(example: Example) -> int:
-    target = len(example.target) if isinstance(example.target, str) else 120 * len(example.target)
-    return target + len(str(example.tools)) * bool(example.tools) + sum(len(m.content) for m in example.messages)
+    return _answer_characters(example) + len(str(example.tools)) * bool(example.tools) + sum(len(m.content) for m in example.messages)

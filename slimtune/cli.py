@@ -81,8 +81,8 @@ def check(
 
     prepared = checks.ready(read_recipe(find_recipe(recipe), overrides), data_dir=data)
     tokens = checks.count_tokens(prepared)
-    lengths = () if isinstance(tokens, str) else tokens.lengths
-    plan = checks.plan_of(prepared, gpu=get_gpu(gpu) if gpu else detect_gpu(), lengths=lengths)
+    counted = None if isinstance(tokens, str) else tokens
+    plan = checks.plan_of(prepared, gpu=get_gpu(gpu) if gpu else detect_gpu(), counted=counted)
     screen.show_check(Console(), prepared, tokens, plan)
 
 

@@ -4,7 +4,6 @@ and how small a difference the test rows could show. Arithmetic on shapes; nothi
 
 import re
 import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -116,15 +115,20 @@ def read_tokens(text: str) -> int:
     return tokens
 
 
+def answer_tokens(row_tokens: int) -> int:
+    """What is taken for an answer's length where no data says: an eighth of the row."""
+    return max(1, row_tokens // 8)
+
+
 def _is_recipe(name: str) -> bool:
     return name.endswith((".yaml", ".yml")) or (recipes_folder() / f"{name}.yaml").is_file()
 
 
-def forecast_recipe(prepared: Ready, card: Card | None, lengths: Sequence[int] = ()) -> Forecast:
+def forecast_recipe(prepared: Ready, card: Card | None) -> Forecast:
     """The forecast for a checked recipe. Raises UserError where nothing fits."""
     _refuse_untrainable(prepared.spec)
     yarn = yarn_for(prepared.spec, prepared.recipe.context)
-    plan = plan_of(prepared, gpu=card, lengths=lengths)
+    plan = plan_of(prepared, gpu=card)
     recipe, test_rows = prepared.recipe, len(prepared.task.test)
     examples = len(prepared.task.train) * recipe.train.epochs
     mean = (plan.train_tokens or examples * plan.longest_row_tokens) / examples
@@ -135,7 +139,8 @@ def forecast_recipe(prepared: Ready, card: Card | None, lengths: Sequence[int] =
 
 
 def forecast_model(spec: ModelSpec, card: Card | None, *, context: Context, batch: int, rank: int) -> Forecast:
-    """The forecast for a model without data: 10,000 examples x 4 epochs, every row as long as the context.
+    """The forecast for a model without data: 10,000 examples x 4 epochs, every row as long as the context, an eighth of
+    it the answer.
 
     Raises UserError for a context the model cannot be given, and where nothing fits.
     """
@@ -143,7 +148,7 @@ def forecast_model(spec: ModelSpec, card: Card | None, *, context: Context, batc
     yarn = yarn_for(spec, context)
     plan = make_plan(
         spec, gpu=card, lora_r=rank, context_tokens=context.length, batch=batch, rows=EXAMPLES, epochs=EPOCHS,
-        row_tokens_mean=context.length,
+        row_tokens_mean=context.length, longest_answer_tokens=answer_tokens(context.length),
     )  # fmt: skip
     return _forecast(spec, card, plan, EXAMPLES * EPOCHS, context.length, yarn)
 
@@ -197,7 +202,7 @@ def _line(spec: ModelSpec, card: Card) -> Line:
     try:
         plan = make_plan(
             spec, gpu=card, lora_r=RANK, context_tokens=ROW_TOKENS, batch=BATCH, rows=EXAMPLES, epochs=EPOCHS,
-            row_tokens_mean=ROW_TOKENS,
+            row_tokens_mean=ROW_TOKENS, longest_answer_tokens=answer_tokens(ROW_TOKENS),
         )  # fmt: skip
     except UserError:
         needs = high_gib(spec, with_levers(spec, _smallest(spec, card, RANK, ROW_TOKENS)))
@@ -206,7 +211,8 @@ def _line(spec: ModelSpec, card: Card) -> Line:
 
 
 def _smallest(spec: ModelSpec, card: Card, rank: int, row_tokens: int) -> Setting:
-    return Setting("4bit", choose_precision(spec, card), True, 1, row_tokens, rank, cuda=True)
+    answer = answer_tokens(row_tokens)
+    return Setting("4bit", choose_precision(spec, card), True, 1, row_tokens, rank, cuda=True, answer_tokens=answer)
 
 
 def _refuse_untrainable(spec: ModelSpec) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from slimtune import __version__
 from slimtune.answering import Listener, answer, fitting_shots, score_cache
-from slimtune.check import Ready, data_facts, plan_of
+from slimtune.check import Ready, RowTokens, data_facts, plan_of
 from slimtune.data import Example
 from slimtune.errors import Problems, UserError
 from slimtune.evaluate import Evaluation, choose_shots, read_evaluation, with_shots, write_evaluation
@@ -167,7 +167,7 @@ class Steps:
         self.shots, longest = fitting_shots(renderer, self.task, asked, room_tokens=room)
         if len(self.shots) < len(asked):
             self.listener.say(f"{len(self.shots)} of {len(asked)} worked examples fit the model's context.")
-        self.plan = self._planned([len(row) for row in self.rows])
+        self.plan = self._planned(RowTokens([len(row) for row in self.rows], [len(row.answer) for row in self.rows]))
         self.loaded = load.load_model(
             spec,
             where,
@@ -186,11 +186,11 @@ class Steps:
         self.run.step("environment.json", self._environment)
         return self.loaded
 
-    def _planned(self, lengths: Sequence[int] = ()) -> Plan:
+    def _planned(self, counted: RowTokens | None = None) -> Plan:
         """The plan for this machine; a run that goes on keeps the precision and quantisation it began with."""
         began = read_json(self.run.folder / "environment.json") if self.run.has("environment.json") else {}
-        keep = self.plan.quantisation if lengths else began.get("quantisation")
-        plan = plan_of(self.prepared, gpu=self.gpu, lengths=lengths, quantisation=keep)
+        keep = self.plan.quantisation if counted else began.get("quantisation")
+        plan = plan_of(self.prepared, gpu=self.gpu, counted=counted, quantisation=keep)
         if plan.precision != began.get("precision", plan.precision):
             raise UserError(
                 f"This run began in {began['precision']}, and here it would go on in {plan.precision}. "

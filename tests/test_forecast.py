@@ -63,7 +63,7 @@ def test_the_table_says_who_trains_and_who_does_not() -> None:
 
 
 def test_a_model_reaches_as_far_as_it_fits_and_no_further() -> None:
-    for key in ("llama-3.1-8b-instruct", "gemma-3-1b-it", "qwen3-14b"):
+    for key in ("llama-3.1-8b-instruct", "granite-3.3-8b-instruct", "qwen3-14b"):
         spec = get_model(key)
         reach = longest_context(spec, T4, rank=32)
         plan = plan_one(key, Asked(gpu="t4", context=str(reach), batch=1, rank=32)).plan

@@ -8,12 +8,13 @@ import pytest
 from slimtune.errors import UserError
 from slimtune.gpus import DetectedGpu, get_gpu
 from slimtune.models import get_model
-from slimtune.plan import Setting, make_plan, parts_gib
+from slimtune.plan import Setting, high_gib, make_plan, parts_gib
 from slimtune.plan.calibration import CONSTANTS, errors_held_out, fit, read_table
 from slimtune.plan.planner import powers_of_two_dividing
 
 QWEN3_4B = get_model("qwen3-4b")
-CPU_MEASURED = [(2, 128, 1.87), (8, 128, 4.31), (4, 512, 7.45)]  # SmolLM2-135M, fp32, two cores: resident memory
+# SmolLM2-135M, fp32, two cores: rows, their tokens, those of the answer, and the peak of resident memory in GiB
+CPU_MEASURED = [(2, 128, 8, 1.46), (8, 128, 16, 2.11), (8, 128, 128, 2.50), (4, 512, 16, 3.38), (4, 512, 512, 4.22)]
 
 
 def on_gpu(weights, precision, checkpointing, micro, row, r) -> Setting:
@@ -21,21 +22,43 @@ def on_gpu(weights, precision, checkpointing, micro, row, r) -> Setting:
 
 
 def test_the_constants_are_those_the_table_gives():
-    assert json.loads(CONSTANTS.read_text())["scale"] == fit(read_table())["scale"]
-    assert json.loads(CONSTANTS.read_text())["held_out"] == errors_held_out(read_table())
+    fitted = dataclasses.asdict(fit(read_table())) | {"held_out": errors_held_out(read_table())}
+    written = json.loads(CONSTANTS.read_text())
+    assert written["held_out"] == fitted["held_out"] and written["scale"] == fitted["scale"]
+    assert list(fitted["recomputed"]) == pytest.approx(written["recomputed"], abs=0.01)
 
 
 def test_peaks_that_were_not_used_in_fitting_are_predicted():
     rows = [row for row in read_table() if row.use == "test"]
-    assert len(rows) >= 17 and len({row.spec.family for row in rows}) >= 5
-    off = {f"{row.spec.key} {row.setting}": row.error for row in rows if abs(row.error) > 0.05}
-    assert len(off) <= 1 and all("lfm2" in name for name in off), off  # short rows of LFM2: see BENCHMARKS.md
+    assert len(rows) >= 35 and len({row.spec.family for row in rows}) >= 6
+    assert {f"{row.spec.key} {row.setting}": row.error for row in rows if abs(row.error) > 0.05} == {}
 
 
-@pytest.mark.parametrize(("micro", "row", "measured"), CPU_MEASURED)
-def test_the_peak_on_a_cpu_is_near_the_measured_one(micro, row, measured):
-    setting = Setting("16bit", "fp32", False, micro, row, 16, cuda=False)
-    assert sum(parts_gib(get_model("smollm2-135m-instruct"), setting).values()) == pytest.approx(measured, rel=0.05)
+def test_no_measured_peak_is_above_the_band():
+    above = [row for row in read_table() if high_gib(row.spec, row.setting) < row.reserved_gib]
+    assert above == []
+
+
+@pytest.mark.parametrize(("micro", "row", "answer", "measured"), CPU_MEASURED)
+def test_the_peak_on_a_cpu_is_near_the_measured_one(micro, row, answer, measured):
+    setting = Setting("16bit", "fp32", False, micro, row, 16, cuda=False, answer_tokens=answer)
+    assert sum(parts_gib(get_model("smollm2-135m-instruct"), setting).values()) == pytest.approx(measured, rel=0.07)
+
+
+def test_only_answers_have_logits():
+    gemma = get_model("gemma-3-1b-it")
+    long = Setting("16bit", "bf16", True, 2, 4096, 16, cuda=True)
+    every, some = (parts_gib(gemma, dataclasses.replace(long, answer_tokens=count)) for count in (None, 64))
+    assert every["loss"] > 10 and "loss" not in some
+    assert some | {"loss": 0.0} == every | {"loss": 0.0}
+
+
+def test_the_experts_of_a_mixture_count_in_4_bit_where_they_are_quantised():
+    mixture, setting = get_model("qwen3-30b-a3b"), Setting("4bit", "bf16", True, 1, 1024, 16, cuda=True)
+    quantised, whole = (
+        parts_gib(mixture, dataclasses.replace(setting, quantisation=weights))["experts"] for weights in ("4bit", "16bit")
+    )
+    assert quantised == pytest.approx(28.99e9 * 0.516 / 2**30, rel=0.01) and whole == pytest.approx(54, abs=0.1)
 
 
 def test_what_ran_out_of_memory_is_predicted_not_to_fit():
@@ -86,7 +109,7 @@ def test_a_family_that_overflows_in_fp16_trains_in_fp32_where_there_is_no_bf16()
     assert make_plan(fragile, gpu=get_gpu("L4"), **asked).precision == "bf16"
     asked |= {"gpu": get_gpu("T4"), "micro_batch": 4, "quantisation": "4bit"}
     half, single = make_plan(spec, **asked), make_plan(fragile, **asked)
-    assert single.parts_gib["activations"] == pytest.approx(2 * half.parts_gib["activations"], rel=0.01)
+    assert 1.2 < single.parts_gib["activations"] / half.parts_gib["activations"] < 2
 
 
 def test_what_the_recipe_pins_is_kept():

@@ -119,10 +119,12 @@ def load_hollow(
 
 def measure_setting(spec: ModelSpec, setting: Setting, folder: Path, *, yarn: Yarn | None) -> Measured:
     """What a setting takes on this card. Raises UserError where it does not fit."""
-    loaded = load_hollow(spec, setting, folder, window=setting.row_tokens, yarn=yarn)
-    answer_tokens = max(1, setting.row_tokens // 8)
+    loaded = load_hollow(spec, setting, folder, window=setting.row_tokens, yarn=yarn, skip=None)
     return measure_steps(
-        loaded, micro_batch=setting.micro_batch, row_tokens=setting.row_tokens, answer_tokens=answer_tokens
+        loaded,
+        micro_batch=setting.micro_batch,
+        row_tokens=setting.row_tokens,
+        answer_tokens=setting.supervised // setting.micro_batch,
     )
 
 

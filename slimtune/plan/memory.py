@@ -32,9 +32,9 @@ STEP_BUFFERS_GIB = 1 / 32
 DYNAMIC_SHARE_IN_16BIT = (
     0.045  # of the linear weights, where the repository's own list is not at hand: files 10% larger
 )
-_KEPT_CPU = (15, 9)  # hidden- and intermediate-sized fp32 values a token and layer: SmolLM2-135M on a CPU
-_LOSS_BYTES_CPU = 12  # logits, their softmax and their gradient, all at once
-_PROCESS_RAM_GIB = 0.52  # Python with torch, transformers and Unsloth imported, on a CPU
+_KEPT_CPU = (5, 4)  # hidden- and intermediate-sized fp32 values a token and layer: SmolLM2-135M on a CPU
+_LOSS_BYTES_CPU = 9  # logits, their softmax and their gradient, all at once
+_PROCESS_RAM_GIB = 0.58  # Python with torch, transformers and Unsloth imported, on a CPU
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,7 @@ class Plan:
     accumulation: int
     context_tokens: int
     longest_row_tokens: int
+    longest_answer_tokens: int | None  # None: every token is supervised
     lora_r: int
     unquantised: int | None  # linear weights that files in 4-bit hold in 16-bit; None: not known, or not such files
     steps: int
@@ -61,7 +62,7 @@ class Plan:
         """What memory and speed depend on."""
         return Setting(
             self.quantisation, self.precision, self.checkpointing, self.micro_batch, self.longest_row_tokens,
-            self.lora_r, cuda=self.gpu is not None, tiled_mlp=self.tiled_mlp, offload_embedding=self.offload_embedding,
+            self.lora_r, cuda=self.gpu is not None, answer_tokens=self.longest_answer_tokens, tiled_mlp=self.tiled_mlp, offload_embedding=self.offload_embedding,
             unquantised=self.unquantised,
         )  # fmt: skip
 
@@ -81,6 +82,7 @@ def make_plan(
     micro_batch: int | None = None,
     quantisation: Quantisation = "auto",
     longest_row_tokens: int | None = None,
+    longest_answer_tokens: int | None = None,
     row_tokens_mean: float | None = None,
     collation: str = "padded",
     ram_gib: float | None = None,
@@ -88,7 +90,7 @@ def make_plan(
     """The fastest setting that is predicted to fit, keeping the effective `batch`.
 
     `gpu` None means the CPU; `ram_gib` is what it may fill (default: three quarters of this machine's RAM, or of its
-    container's). A number for `micro_batch`, or "4bit" or "16bit", pins that choice. Raises UserError where nothing
+    container's). Without `longest_answer_tokens` every token counts as supervised. A number for `micro_batch`, or "4bit" or "16bit", pins that choice. Raises UserError where nothing
     fits, with what would.
     """
     if micro_batch is not None and (micro_batch < 1 or batch % micro_batch):
@@ -103,7 +105,8 @@ def make_plan(
     sizes = [micro_batch] if micro_batch else powers_of_two_dividing(batch)
     smallest = Setting(
         "4bit" if gpu and quantisation != "16bit" else "16bit", choose_precision(spec, gpu), gpu is not None,
-        micro_batch=min(sizes), row_tokens=longest, lora_r=lora_r, cuda=gpu is not None, unquantised=unquantised,
+        micro_batch=min(sizes), row_tokens=longest, lora_r=lora_r, cuda=gpu is not None,
+        answer_tokens=longest_answer_tokens, unquantised=unquantised,
     )  # fmt: skip
     chosen = _fastest(spec, smallest, quantisation, sizes, room_gib)
     if chosen is None:
@@ -145,6 +148,7 @@ def _plan(
         accumulation=batch // chosen.micro_batch,
         context_tokens=context_tokens,
         longest_row_tokens=chosen.row_tokens,
+        longest_answer_tokens=chosen.answer_tokens,
         lora_r=chosen.lora_r,
         unquantised=chosen.unquantised,
         steps=math.ceil(examples / batch),
@@ -229,7 +233,8 @@ def _notes(spec: ModelSpec, chosen: Setting, gpu, asked: Quantisation, collation
     else:
         notes += _card_notes(spec, chosen, gpu, asked)
     rows = "row" if chosen.micro_batch == 1 else "rows"
-    notes.append(f"{chosen.micro_batch} {rows} of up to {chosen.row_tokens} tokens at a time.")
+    answers = f", answers up to {chosen.answer_tokens}," if chosen.answer_tokens else ""
+    notes.append(f"{chosen.micro_batch} {rows} of up to {chosen.row_tokens} tokens{answers} at a time.")
     if collation == "shared-prefix":
         notes.append("Rows share their prompt's prefix, so the peak stays below this: it is that of padded rows.")
     return notes

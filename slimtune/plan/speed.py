@@ -39,7 +39,7 @@ def estimate_speed(
 
 def _rows_per_s(spec: ModelSpec, setting: Setting, gpu: GpuSpec, row_tokens: float, end: int) -> float:
     shapes = spec.shapes
-    active = spec.linear_params + shapes.vocab * shapes.hidden
+    active = spec.linear_params + shapes.vocab * shapes.hidden * setting.supervised / setting.tokens
     if shapes.experts:
         active += spec.expert_params * shapes.experts_per_token / shapes.experts
     passes = 6 if setting.checkpointing else 4
