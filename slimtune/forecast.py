@@ -32,6 +32,7 @@ from slimtune.stats import smallest_detectable_difference
 Card = GpuSpec | DetectedGpu
 EXAMPLES, EPOCHS, ROW_TOKENS, RANK, BATCH = 10_000, 4, 1024, 16, 16  # the study that the table of all models is for
 _KEEP_CHECKPOINTS = 2
+_SHORTEST_CONTEXT = 64  # as in a recipe
 _DISAGREE = 0.1  # of the test rows: what is assumed where no run has shown it
 
 
@@ -88,9 +89,11 @@ def plan_one(what: str | None, asked: Asked) -> Forecast:
         raise UserError("--set changes a recipe, and this is a model. Use --context, --batch and --rank.")
     spec = get_model(what)
     length = read_tokens(asked.context) if asked.context else min(2048, spec.native_context)
-    for name, value in (("--batch", asked.batch), ("--rank", asked.rank)):
-        if value is not None and value < 1:
-            raise UserError(f"{name} is {value}: it has to be at least 1.")
+    for name, value, most in (("--batch", asked.batch, 65536), ("--rank", asked.rank, 1024)):
+        if value is not None and not 1 <= value <= most:
+            raise UserError(f"{name} is {value}: it has to be from 1 to {most:,}.")
+    if length < _SHORTEST_CONTEXT:
+        raise UserError(f"--context is {length}: it has to be at least {_SHORTEST_CONTEXT} tokens.")
     method = "yarn" if length > spec.native_context and spec.extension else "none"
     context = Context(length=length, method=method)
     return forecast_model(spec, card, context=context, batch=asked.batch or BATCH, rank=asked.rank or RANK)
@@ -129,6 +132,8 @@ def forecast_recipe(prepared: Ready, card: Card | None) -> Forecast:
     _refuse_untrainable(prepared.spec)
     yarn = yarn_for(prepared.spec, prepared.recipe.context)
     plan = plan_of(prepared, gpu=card)
+    guessed = "Lengths are estimated from the rows' characters; `slimtune check` counts tokens where the model is here."
+    plan = replace(plan, notes=(*plan.notes, guessed))
     recipe, test_rows = prepared.recipe, len(prepared.task.test)
     examples = len(prepared.task.train) * recipe.train.epochs
     mean = (plan.train_tokens or examples * plan.longest_row_tokens) / examples
@@ -150,6 +155,12 @@ def forecast_model(spec: ModelSpec, card: Card | None, *, context: Context, batc
         spec, gpu=card, lora_r=rank, context_tokens=context.length, batch=batch, rows=EXAMPLES, epochs=EPOCHS,
         row_tokens_mean=context.length, longest_answer_tokens=answer_tokens(context.length),
     )  # fmt: skip
+    assumed = (
+        f"Without a recipe: {EXAMPLES:,} rows of {context.length:,} tokens, an eighth of them the answer, "
+        f"x {EPOCHS} epochs, LoRA rank {rank}, batch {batch}."
+    )
+    stretched = (yarn.note, f"In a recipe: `context: {{length: {context.length}, method: yarn}}`.") if yarn else ()
+    plan = replace(plan, notes=(assumed, *plan.notes, *stretched))
     return _forecast(spec, card, plan, EXAMPLES * EPOCHS, context.length, yarn)
 
 

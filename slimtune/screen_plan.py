@@ -6,6 +6,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -17,17 +18,20 @@ from slimtune.plan.memory import constants
 def show_plan(console: Console, plan: Any) -> None:
     """The plan alone: settings, peak, reasons."""
     console.print("\n[bold]Plan[/bold]")
-    console.print(
-        f"  {plan.gpu or 'no GPU: the CPU'}, {plan.precision}, {plan.quantisation} weights, {plan.collation} batches, "
-        f"{plan.steps} steps of {plan.micro_batch} x {plan.accumulation} rows"
+    weights = f"{plan.precision}, {plan.quantisation} weights" if plan.gpu else f"{plan.precision} weights"
+    _say(
+        console,
+        f"{plan.gpu or 'no GPU: the CPU'}, {weights}, {plan.collation} batches, "
+        f"{plan.steps} steps of {plan.micro_batch} x {plan.accumulation} rows",
     )
     peak = plan.peak_gib
-    console.print(
-        f"  memory {peak['expected']:.1f} GiB expected ({peak['low']:.1f} to {peak['high']:.1f}) of "
-        f"{plan.room_gib:.1f} to fill"
+    _say(
+        console,
+        f"memory {peak['expected']:.1f} GiB expected ({peak['low']:.1f} to {peak['high']:.1f}) of "
+        f"{plan.room_gib:.1f} to fill",
     )
     for note in plan.notes:
-        console.print(Text(f"  {note}", style="dim"))
+        _say(console, note, style="dim")
 
 
 def show_forecast(console: Console, forecast: Forecast) -> None:
@@ -41,7 +45,7 @@ def show_forecast(console: Console, forecast: Forecast) -> None:
     _show_error(console, forecast)
     for process in getattr(forecast.card, "processes", ()):
         used = "" if process.used_gib is None else f", {process.used_gib:.1f} GiB"
-        console.print(f"  Also on the card: process {process.pid}{used}.")
+        _say(console, f"Also on the card: process {process.pid}{used}.")
     _show_job(console, forecast)
 
 
@@ -98,7 +102,9 @@ def _range(ends: tuple[float, float] | None) -> str:
 
 
 def _short(number: float) -> str:
-    """In three characters, but for large numbers: 120, 4.2, .13, .02."""
+    """In three characters, but for large numbers: 120, 4.2, .13, .02; less than .005 in two digits."""
+    if 0 < number < 0.005:
+        return f"{number:.1g}".lstrip("0")
     return f"{number:.0f}" if number >= 9.95 else f"{number:.1f}" if number >= 0.95 else f"{number:.2f}".lstrip("0")
 
 
@@ -106,8 +112,9 @@ def _show_error(console: Console, forecast: Forecast) -> None:
     if forecast.card is None:
         return
     held_out = constants().held_out
-    console.print(
-        f"  Against {held_out['rows']} measured settings that were not used in fitting, the expected peak was off by "
+    _say(
+        console,
+        f"Against {held_out['rows']} measured settings that were not used in fitting, the expected peak was off by "
         f"{held_out['median']:.1%} (median) and {held_out['worst']:.1%} (worst).",
         style="dim",
     )
@@ -115,18 +122,31 @@ def _show_error(console: Console, forecast: Forecast) -> None:
 
 def _show_job(console: Console, forecast: Forecast) -> None:
     disk = ", ".join(f"{name} {size:.1f}" for name, size in forecast.disk_gib.items() if size >= 0.05)
-    console.print(f"\n  disk GiB: {disk or 'under 0.1'}")
+    console.print()
+    _say(console, f"disk GiB: {disk or 'under 0.1'}")
     if forecast.card is not None:
-        console.print(f"  host memory: {forecast.ram_gib:.0f} GiB")
+        _say(console, f"host memory: {forecast.ram_gib:.0f} GiB")
     if forecast.speed is not None:
         speed = forecast.speed
         usd = "" if speed.usd is None else f", USD {_range(speed.usd)} at prices of {PRICES_AS_OF}"
-        console.print(
-            f"  {_range(speed.examples_per_s)} examples/s, {_range(speed.hours)} hours{usd}: estimated, not measured "
-            "on this card"
+        _say(
+            console,
+            f"{_range(speed.examples_per_s)} examples/s, {_range(speed.hours)} hours{usd}: estimated, not measured "
+            "on this card",
         )
     if forecast.detectable is not None:
-        console.print(
-            f"  {forecast.test_rows} test rows find a difference of {forecast.detectable:.3f} (paired, 80% power, "
-            "models disagreeing on a tenth of the rows)"
-        )
+        _say(console, _detectable(forecast.test_rows, forecast.detectable))
+
+
+def _detectable(rows: int, difference: float) -> str:
+    if difference >= 1:
+        return f"{rows} test rows are too few to find any difference."
+    return (
+        f"{rows} test rows find a difference of {difference:.3f} (paired, 80% power, models disagreeing on a tenth of "
+        "the rows)"
+    )
+
+
+def _say(console: Console, text: str, style: str = "") -> None:
+    """A paragraph that stays indented where it wraps."""
+    console.print(Padding(Text(text, style=style), (0, 0, 0, 2)))

@@ -14,6 +14,7 @@ from slimtune.forecast import Asked, forecast_all, longest_context, plan_all, pl
 from slimtune.gpus import get_gpu
 from slimtune.models import MODELS, get_model
 from slimtune.plan import high_gib, with_levers
+from slimtune.screen_plan import _detectable
 
 ROOT = Path(__file__).parents[1]
 T4 = get_gpu("T4")
@@ -119,7 +120,9 @@ def test_tokens_are_read_as_people_write_them(text: str, tokens: int) -> None:
     [
         (("qwen3-8b", "--gpu", "t4", "--context", "0"), "'0' is not a number of tokens"),
         (("qwen3-8b", "--gpu", "t4", "--context", "-5"), "is not a number of tokens"),
+        (("qwen3-8b", "--gpu", "t4", "--context", "10"), "--context is 10: it has to be at least 64"),
         (("qwen3-8b", "--gpu", "t4", "--batch", "0"), "--batch is 0"),
+        (("qwen3-8b", "--gpu", "t4", "--rank", "99999"), "--rank is 99999"),
         (("qwen3-8b", "--gpu", "t44"), "There is no GPU named 't44'"),
         (("qwen3-8bb", "--gpu", "t4"), "qwen3-8b"),
         (("qwen3-8b", "--gpu", "t4", "--context", "999k"), "131,072 with YaRN"),
@@ -149,3 +152,15 @@ def test_a_70b_on_a_t4_is_refused_with_what_it_would_need(tmp_path: Path) -> Non
 def test_all_needs_a_card() -> None:
     with pytest.raises(UserError, match="no GPU here to plan for"):
         plan_all(None, Asked())
+
+
+def test_a_model_without_a_recipe_says_what_it_is_planned_for() -> None:
+    notes = plan_one("qwen3-4b", Asked(gpu="h100", context="64k")).plan.notes
+    assert "10,000 rows of 65,536 tokens" in notes[0] and "LoRA rank 16, batch 16" in notes[0]
+    assert "YaRN: factor 2.0" in notes[-2] and "`context: {length: 65536, method: yarn}`" in notes[-1]
+    assert not any("YaRN" in note for note in plan_one("qwen3-4b", Asked(gpu="h100")).plan.notes)
+
+
+def test_too_few_test_rows_are_called_so() -> None:
+    assert "find a difference of 0.028" in _detectable(997, 0.0281)
+    assert _detectable(7, 1.0) == "7 test rows are too few to find any difference."

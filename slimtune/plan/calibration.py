@@ -1,8 +1,8 @@
 """The plan's constants, from measured peaks: `make fit` fits them and shows the errors.
 
 calibration.csv holds one measured setting a row (`make calibrate` fills it on a GPU). Rows marked `fit` make the
-constants; rows marked `test` were set aside before anything was fitted, and judge them. Errors are relative, so that 5% counts
-alike for all sizes.
+constants; rows marked `test` were set aside before anything was fitted, and judge them. Errors are relative, so that 5%
+counts alike for all sizes.
 """
 
 import csv
@@ -120,7 +120,7 @@ def _constants(values: Mapping[str, float]) -> Constants:
         flat_gib=values["flat"],
         unpacked=values["unpacked"],
         scale=scale,
-        logit_bytes={name.removeprefix("logits "): value for name, value in values.items() if name.startswith("logits ")},
+        logit_bytes={name.split()[1]: value for name, value in values.items() if name.startswith("logits ")},
         held_out={},
     )
 

@@ -4,15 +4,16 @@ What is counted:
 
 - Weights. Linear layers at 0.516 bytes a weight in 4-bit (NF4: half a byte, an 8-bit scale per 64 weights, a 32-bit one
   per 256 of those), 2 in 16-bit, 4 in fp32 on a CPU. Embeddings, head and vision tower are not quantised; a mixture's
-  fused experts are, by Unsloth on a GPU (transformers alone leaves them in 16-bit). Modules a dynamic 4-bit repository leaves in 16-bit count as such. LoRA weights and their gradients are
-  fp32; Adam's two moments take 1 byte each on a GPU (8-bit Adam), 4 on a CPU. A step's fixed buffers are 32 MiB.
-  Measured models that had just been loaded agree with this to 0.01 GiB.
+  fused experts are, by Unsloth on a GPU (transformers alone leaves them in 16-bit). Modules that a dynamic 4-bit
+  repository leaves in 16-bit count as such. LoRA weights and their gradients are fp32; Adam's two moments take 1 byte
+  each on a GPU (8-bit Adam), 4 on a CPU. A step's fixed buffers are 32 MiB. Measured models that had just been loaded
+  agree with this to 0.01 GiB.
 - Activations: proportional to the tokens of a micro-batch and to the widths of a layer. With checkpointing the card
   holds one layer being recomputed (Unsloth keeps layer inputs in host memory); without it, every layer. The factors
   are fitted to measured peaks of reserved memory, so they contain the allocator's slack (calibration.py). 4-bit weights
   are unpacked one at a time: the largest counts.
-- Loss. Only answers have logits (engine/answers.py). Where Unsloth's fused loss works they come in chunks and stay below
-  a layer's activations; a family without it pays for all of them at once (Gemma 3: 6 bytes each).
+- Loss. Only answers have logits (engine/answers.py). Where Unsloth's fused loss works they come in chunks and stay
+  below a layer's activations; a family without it pays for all of them at once (Gemma 3: 6 bytes each).
 - Levers for long rows. A tiled MLP holds its intermediates for one tile at a time; an offloaded embedding is in host
   memory.
 """
@@ -68,11 +69,10 @@ class Setting:
 @dataclass(frozen=True)
 class Constants:
     """What was fitted to measured peaks (calibration.py). `recomputed` and `kept`: how many hidden-, intermediate-,
-    query- and key-sized values a token a layer takes with checkpointing and without; `normed`: query- and key-sized ones
-    that a layer which normalises both keeps besides; `tiled`: hidden- and query-sized
-    values a token with a tiled MLP, and the tokens of a tile; `flat_gib`: what every step takes; `unpacked`: copies of
-    the largest 4-bit weight; `scale`: of paths other than Unsloth's fast one, as a multiple; `logit_bytes`: of families
-    that hold every logit."""
+    query- and key-sized values a token a layer takes with checkpointing and without; `normed`: query- and key-sized
+    ones that a layer which normalises both keeps besides; `tiled`: hidden- and query-sized values a token with a tiled
+    MLP, and the tokens of a tile; `flat_gib`: what every step takes; `unpacked`: copies of the largest 4-bit weight;
+    `scale`: of paths other than Unsloth's fast one, as a multiple; `logit_bytes`: of families that hold every logit."""
 
     recomputed: tuple[float, float, float, float]
     kept: tuple[float, float, float, float]

@@ -62,8 +62,8 @@ class Plan:
         """What memory and speed depend on."""
         return Setting(
             self.quantisation, self.precision, self.checkpointing, self.micro_batch, self.longest_row_tokens,
-            self.lora_r, cuda=self.gpu is not None, answer_tokens=self.longest_answer_tokens, tiled_mlp=self.tiled_mlp, offload_embedding=self.offload_embedding,
-            unquantised=self.unquantised,
+            self.lora_r, cuda=self.gpu is not None, answer_tokens=self.longest_answer_tokens, tiled_mlp=self.tiled_mlp,
+            offload_embedding=self.offload_embedding, unquantised=self.unquantised,
         )  # fmt: skip
 
     def as_json(self) -> dict[str, Any]:
@@ -90,8 +90,8 @@ def make_plan(
     """The fastest setting that is predicted to fit, keeping the effective `batch`.
 
     `gpu` None means the CPU; `ram_gib` is what it may fill (default: three quarters of this machine's RAM, or of its
-    container's). Without `longest_answer_tokens` every token counts as supervised. A number for `micro_batch`, or "4bit" or "16bit", pins that choice. Raises UserError where nothing
-    fits, with what would.
+    container's). Without `longest_answer_tokens` every token counts as supervised. A number for `micro_batch`, or
+    "4bit" or "16bit", pins that choice. Raises UserError where nothing fits, with what would.
     """
     if micro_batch is not None and (micro_batch < 1 or batch % micro_batch):
         raise UserError(f"train.micro_batch is {micro_batch}, which does not divide train.batch ({batch}).")

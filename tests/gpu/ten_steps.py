@@ -25,8 +25,8 @@ def main(key: str, weights: str, folder: Path) -> None:
     found = measure_steps(loaded, micro_batch=2, row_tokens=512, answer_tokens=64, steps=10)
     kinds = {type(module).__name__ for name, module in loaded.model.named_modules() if name.endswith(".base_layer")}
     seen = dataclasses.asdict(found) | {
-        "key": key, "weights": weights, "imported_s": imported, "ready_s": ready, "ten_steps_s": time.monotonic() - BEGAN,
-        "adapters": adapter_modules(loaded.model), "expected": spec.expected_adapters(), "kinds": sorted(kinds),
+        "key": key, "weights": weights, "imported_s": imported, "ready_s": ready,
+        "ten_steps_s": time.monotonic() - BEGAN, "adapters": adapter_modules(loaded.model), "expected": spec.expected_adapters(), "kinds": sorted(kinds),
     }  # fmt: skip
     (folder / "seen.json").write_text(json.dumps(seen))
 
