@@ -16,8 +16,8 @@ Batch = dict[str, torch.Tensor]
 
 
 def padded(rows: Sequence[Encoded], *, pad_id: int, multiple: int = 1) -> Batch:
-    """input_ids and labels of shape [rows, longest], padded on the right to a multiple. No mask: a causal model's tokens
-    see nothing to their right, and without one attention takes its fastest way."""
+    """input_ids and labels of shape [rows, longest], padded on the right to a multiple. No mask: a causal model's
+    tokens see nothing to their right, and without one attention takes its fastest way."""
     width = -(-max(map(len, rows)) // multiple) * multiple
     batch = {"input_ids": [], "labels": []}
     for row in rows:

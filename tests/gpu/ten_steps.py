@@ -26,7 +26,8 @@ def main(key: str, weights: str, folder: Path) -> None:
     kinds = {type(module).__name__ for name, module in loaded.model.named_modules() if name.endswith(".base_layer")}
     seen = dataclasses.asdict(found) | {
         "key": key, "weights": weights, "imported_s": imported, "ready_s": ready,
-        "ten_steps_s": time.monotonic() - BEGAN, "adapters": adapter_modules(loaded.model), "expected": spec.expected_adapters(), "kinds": sorted(kinds),
+        "ten_steps_s": time.monotonic() - BEGAN, "adapters": adapter_modules(loaded.model),
+        "expected": spec.expected_adapters(), "kinds": sorted(kinds),
     }  # fmt: skip
     (folder / "seen.json").write_text(json.dumps(seen))
 
