@@ -17,6 +17,7 @@ from slimtune.cli import app
 from slimtune.data import Completion
 from slimtune.evaluate import evaluate, write_evaluation
 from slimtune.gpus import find_gpu
+from slimtune.plan.calibration import errors_held_out, read_table
 from slimtune.recipe import read_recipe
 from slimtune.tasks import Selection, get_task
 from slimtune.tasks.formats import FORMATS
@@ -180,3 +181,17 @@ def test_a_run_is_read_row_by_row(tmp_path):
 def test_models_are_planned_for_a_card_before_anything_is_there():
     shown = run(EXAMPLES[2], "t4", "1024", "30")
     assert shown.startswith("T4: 10,000 rows") and "qwen3-0.6b " in shown and "qwen3-8b" not in shown
+
+
+def test_the_table_of_settings_held_out_is_the_calibration_table():
+    text = (ROOT / "BENCHMARKS.md").read_text(encoding="utf-8").split("held out -->")[1]
+    shown = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line[:1] == "|"][2:]
+    held_out = [row for row in read_table() if row.use == "test"]
+    assert len(shown) == len(held_out) >= 20
+    for cells, row in zip(shown, held_out, strict=True):
+        assert cells[0] == row.spec.key and cells[4] == f"{row.setting.micro_batch} x {row.setting.row_tokens:,}"
+        assert cells[-3:] == [f"{row.reserved_gib:.2f}", f"{row.predicted_gib:.2f}", f"{row.error:+.1%}"]
+    errors = errors_held_out(held_out)
+    assert errors["worst"] <= 0.05
+    said = f"{errors['median']:.1%} off in the middle", f"{errors['worst']:.1%} at worst"
+    assert all(words in document for words in said for document in (README, (ROOT / "BENCHMARKS.md").read_text()))
