@@ -11,13 +11,16 @@ PIP_ARGS ?=
 TORCH_ARGS ?=
 MACHINE := $(shell nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
 KEY := $(shell cat pyproject.toml constraints/*.txt Makefile | cksum | cut -d' ' -f1)-$(MACHINE)
-# byte-compiling 2 GB of libraries takes longer than the few modules a run imports
+# byte-compiling 2 GB of libraries takes longer than the few modules a run imports; these are compiled as they are used
 PIP = bin/python -m pip install -q --progress-bar off --disable-pip-version-check --no-compile $(PIP_ARGS)
+unexport PYTHONDONTWRITEBYTECODE
 VENV := .venv
 PINS := .venv-pins
 RUN = .venv/.run-$(KEY)
 TEST = .venv/.test-$(KEY)
 PINNED = .venv-pins/.pins-$(KEY)
+# a process of tests for each core, up to four: each takes 2 to 3 GiB
+SIDE_BY_SIDE = -n auto --maxprocesses 4 --dist worksteal
 
 .PHONY: demo install test test-all test-gpu calibrate fit test-pins lint system-tools tokenizers clean
 .DEFAULT_GOAL := demo
@@ -28,10 +31,10 @@ demo: $(RUN)
 install: $(RUN)
 
 test: $(TEST) system-tools tokenizers
-	$(VENV)/bin/python -m pytest -m "not slow and not gpu"
+	$(VENV)/bin/python -m pytest $(SIDE_BY_SIDE) -m "not slow and not gpu"
 
 test-all: $(TEST) system-tools tokenizers
-	$(VENV)/bin/python -m pytest -m "not gpu"
+	$(VENV)/bin/python -m pytest $(SIDE_BY_SIDE) -m "not gpu"
 
 test-gpu: $(TEST)
 	$(VENV)/bin/python -m pytest -m gpu
