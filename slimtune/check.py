@@ -229,4 +229,8 @@ def _answer_characters(example: Example) -> int:
 
 
 def _characters(example: Example) -> int:
-    return _answer_characters(example) + len(str(example.tools)) * bool(example.tools) + sum(len(m.content) for m in example.messages)
+    return (
+        _answer_characters(example)
+        + len(str(example.tools)) * bool(example.tools)
+        + sum(len(m.content) for m in example.messages)
+    )
