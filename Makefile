@@ -20,7 +20,7 @@ RUN = .venv/.run-$(KEY)
 TEST = .venv/.test-$(KEY)
 PINNED = .venv-pins/.pins-$(KEY)
 # a process of tests for each core, up to four: each takes 2 to 3 GiB
-SIDE_BY_SIDE = -n auto --maxprocesses 4 --dist worksteal
+SIDE_BY_SIDE = -n auto --maxprocesses 4 --dist loadgroup
 
 .PHONY: demo install test test-all test-gpu calibrate fit test-pins lint system-tools tokenizers clean
 .DEFAULT_GOAL := demo

@@ -30,6 +30,8 @@ from slimtune.plan.context import (
 )
 from slimtune.recipe import Context, load_recipe, read_recipe
 
+pytestmark = pytest.mark.xdist_group("context")  # in one process: they share what takes long to make
+
 QWEN3_OWN = {"rope_type": "default", "rope_theta": 1_000_000}
 
 

@@ -14,6 +14,8 @@ from slimtune.models import FAMILIES, MODELS
 
 pytest.importorskip("torch")
 
+pytestmark = pytest.mark.xdist_group("families")  # in one process: they share what takes long to make
+
 KEYS = (
     "smollm2-135m-instruct",
     "llama-3.2-1b-instruct",

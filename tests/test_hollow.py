@@ -20,6 +20,8 @@ from slimtune.errors import Interrupted
 from slimtune.models import get_model
 from slimtune.plan import Setting
 
+pytestmark = pytest.mark.xdist_group("hollow")  # in one process: they share what takes long to make
+
 folder, weights = Path(sys.argv[1]), sys.argv[2]
 small = folder / "small"
 small.mkdir()

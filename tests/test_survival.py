@@ -32,6 +32,8 @@ from slimtune.gpus import detect_gpu
 from slimtune.report import read_report
 from slimtune.runs import read_metrics
 
+pytestmark = pytest.mark.xdist_group("survival")  # in one process: they share what takes long to make
+
 pytestmark = pytest.mark.skipif(detect_gpu() is not None, reason="the same bytes are promised on the CPU")
 KILLS, LANES = 22, 2
 STEPS = 6
