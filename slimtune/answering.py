@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from slimtune.data import Example
 from slimtune.errors import Interrupted
 from slimtune.evaluate import Evaluation, evaluate, prompt_digest, target_text, with_shots
 from slimtune.files import cache_folder, digest_json
+from slimtune.status import Listener
 from slimtune.tasks import Task
 
 SCORES_SCHEMA = 2  # raise it when a change to slimtune changes what a score means
@@ -22,14 +23,6 @@ _SCORE_FACTS = (
     "template_sha256",
     "cpu_threads",
 )
-
-
-class Listener(Protocol):
-    """Hears what happens; the command line draws it, a test collects it."""
-
-    def say(self, text: str) -> None: ...
-
-    def progress(self, stage: str, done: int, total: int, detail: str = "") -> None: ...
 
 
 def answer(

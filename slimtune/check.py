@@ -4,7 +4,7 @@ The first part needs no torch and answers in a fraction of a second. The token p
 context) needs the model's tokenizer, so it is there where the `train` extra is installed and the model at hand.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -49,8 +49,18 @@ class TokenReport(RowTokens):
     sample: tuple[tuple[str, bool], ...]
 
 
-def ready(source: RecipeSource, *, data_dir: Path | None = None) -> Ready:
-    """Everything before the first download. Raises Problems with every mistake in the recipe and its data."""
+def read_rows(recipe: Recipe, data_dir: Path | None = None) -> tuple[Task, Quality]:
+    """A recipe's task and what is to be said of its rows. Raises Problems for rows that cannot be read."""
+    task = _read_task(recipe, data_dir)
+    return task, inspect_task(task, allowed_leaks=1.0 if recipe.data.allow_overlap else 0.05)
+
+
+Rows = Callable[[Recipe, Path | None], tuple[Task, Quality]]
+
+
+def ready(source: RecipeSource, *, data_dir: Path | None = None, rows: Rows = read_rows) -> Ready:
+    """Everything before the first download. Raises Problems with every mistake in the recipe and its data. `rows` reads
+    the task: a form that is filled in step by step remembers it."""
     problems = list(source.problems)
     recipe = source.recipe
     revision = recipe.revision if recipe is not None else None
@@ -61,8 +71,8 @@ def ready(source: RecipeSource, *, data_dir: Path | None = None) -> Ready:
     if recipe.data.scorer is not None:
         _try(problems, source.where("data", "scorer"), lambda: get_scorer(recipe.data.scorer))
     key = "task" if recipe.task is not None else "data"
-    task = _try(problems, source.where(key), lambda: _read_task(recipe, data_dir))
-    quality = inspect_task(task, allowed_leaks=1.0 if recipe.data.allow_overlap else 0.05) if task is not None else None
+    read = _try(problems, source.where(key), lambda: rows(recipe, data_dir))
+    task, quality = read or (None, None)
     problems += quality.errors if quality is not None else []
     if spec is not None and not spec.trainable:
         problems.append(Problem(source.where("model"), spec.untrainable))
@@ -102,7 +112,7 @@ def plan_of(
     Raises UserError where nothing fits, with the numbers and what would help.
     """
     recipe, spec = prepared.recipe, prepared.spec
-    counted = counted or _guess_tokens(prepared)
+    counted = counted or guess_tokens(prepared)
     lengths, answers = counted.lengths, counted.answers
     plan = make_plan(
         spec,
@@ -121,6 +131,15 @@ def plan_of(
     )
     yarn = yarn_for(spec, recipe.context)
     return replace(plan, notes=(*plan.notes, yarn.note)) if yarn else plan
+
+
+def guess_tokens(prepared: Ready) -> RowTokens:
+    """The training rows' lengths from their characters: good enough for a first plan, without a tokenizer."""
+    train, most = prepared.task.train, prepared.recipe.context.length
+    return RowTokens(
+        [min(most, round(_characters(example) / _CHARACTERS_PER_TOKEN) + 32) for example in train],
+        [round(_answer_characters(example) / _CHARACTERS_PER_TOKEN) + 8 for example in train],
+    )
 
 
 def count_tokens(prepared: Ready) -> TokenReport | str:
@@ -214,14 +233,6 @@ def _text(source: RecipeSource, key: str) -> str:
     if not isinstance(value, str):
         raise UserError("is not a name." if value is not None else "names no model.")
     return value
-
-
-def _guess_tokens(prepared: Ready) -> RowTokens:
-    train, most = prepared.task.train, prepared.recipe.context.length
-    return RowTokens(
-        [min(most, round(_characters(example) / _CHARACTERS_PER_TOKEN) + 32) for example in train],
-        [round(_answer_characters(example) / _CHARACTERS_PER_TOKEN) + 8 for example in train],
-    )
 
 
 def _answer_characters(example: Example) -> int:

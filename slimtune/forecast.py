@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from slimtune.check import Ready, plan_of, ready
+from slimtune.check import Ready, guess_tokens, plan_of, ready
 from slimtune.errors import UserError
 from slimtune.gpus import DetectedGpu, GpuSpec, detect_gpu, get_gpu
 from slimtune.models import MODELS, ModelSpec, get_model
@@ -49,6 +49,23 @@ class Forecast:
     yarn: Yarn | None
     test_rows: int | None = None
     detectable: float | None = None
+
+
+@dataclass(frozen=True)
+class Load:
+    """What a table of all models is about: so many rows, their lengths in tokens, and how they are trained on."""
+
+    rows: int
+    epochs: float
+    longest_row_tokens: int
+    row_tokens_mean: float
+    longest_answer_tokens: int
+    rank: int
+    batch: int
+
+    @property
+    def examples(self) -> float:
+        return self.rows * self.epochs
 
 
 @dataclass(frozen=True)
@@ -164,9 +181,22 @@ def forecast_model(spec: ModelSpec, card: Card | None, *, context: Context, batc
     return _forecast(spec, card, plan, EXAMPLES * EPOCHS, context.length, yarn)
 
 
-def forecast_all(card: GpuSpec | DetectedGpu) -> list[Line]:
-    """Every model on one card: rows of 1,024 tokens, rank 16, batch 16."""
-    return [_line(spec, card) for spec in MODELS.values() if spec.gguf_package is None]
+STUDY = Load(EXAMPLES, EPOCHS, ROW_TOKENS, ROW_TOKENS, answer_tokens(ROW_TOKENS), RANK, BATCH)
+
+
+def forecast_all(card: Card | None, load: Load = STUDY) -> list[Line]:
+    """Every model on one card, or on the CPU, for the same rows."""
+    return [_line(spec, card, load) for spec in MODELS.values() if spec.gguf_package is None]
+
+
+def load_of(prepared: Ready) -> Load:
+    """A checked recipe's rows, in tokens as far as their characters tell."""
+    recipe, counted = prepared.recipe, guess_tokens(prepared)
+    lengths = counted.lengths
+    return Load(
+        len(lengths), recipe.train.epochs, max(lengths), sum(lengths) / len(lengths), max(counted.answers),
+        recipe.lora.r, recipe.train.batch,
+    )  # fmt: skip
 
 
 def longest_context(spec: ModelSpec, card: Card, *, rank: int) -> int:
@@ -206,24 +236,29 @@ def _forecast(
     return Forecast(spec, card, plan, speed, disk, ram_gib(spec, setting), yarn)
 
 
-def _line(spec: ModelSpec, card: Card) -> Line:
+def _line(spec: ModelSpec, card: Card | None, load: Load) -> Line:
     if not spec.trainable:
         return Line(spec, None, "planned only", 0, None)
-    longest = longest_context(spec, card, rank=RANK)
+    longest = longest_context(spec, card, rank=load.rank) if card else spec.native_context
+    if load.longest_row_tokens > spec.native_context:
+        return Line(spec, None, f"made for {spec.native_context:,} tokens", longest, None)
     try:
         plan = make_plan(
-            spec, gpu=card, lora_r=RANK, context_tokens=ROW_TOKENS, batch=BATCH, rows=EXAMPLES, epochs=EPOCHS,
-            row_tokens_mean=ROW_TOKENS, longest_answer_tokens=answer_tokens(ROW_TOKENS),
+            spec, gpu=card, lora_r=load.rank, context_tokens=load.longest_row_tokens, batch=load.batch, rows=load.rows,
+            epochs=load.epochs, row_tokens_mean=load.row_tokens_mean, longest_answer_tokens=load.longest_answer_tokens,
         )  # fmt: skip
     except UserError:
-        needs = high_gib(spec, with_levers(spec, _smallest(spec, card, RANK, ROW_TOKENS)))
+        smallest = _smallest(spec, card, load.rank, load.longest_row_tokens)
+        needs = high_gib(spec, with_levers(spec, smallest) if card else smallest)
         return Line(spec, None, f"needs {needs:.0f} GiB", longest, None)
-    return Line(spec, plan, "", longest, _forecast(spec, card, plan, EXAMPLES * EPOCHS, ROW_TOKENS, None).speed)
+    speed = _forecast(spec, card, plan, load.examples, load.row_tokens_mean, None).speed
+    return Line(spec, plan, "", longest, speed)
 
 
-def _smallest(spec: ModelSpec, card: Card, rank: int, row_tokens: int) -> Setting:
-    answer = answer_tokens(row_tokens)
-    return Setting("4bit", choose_precision(spec, card), True, 1, row_tokens, rank, cuda=True, answer_tokens=answer)
+def _smallest(spec: ModelSpec, card: Card | None, rank: int, row_tokens: int) -> Setting:
+    cuda, answer = card is not None, answer_tokens(row_tokens)
+    weights = "4bit" if cuda else "16bit"
+    return Setting(weights, choose_precision(spec, card), cuda, 1, row_tokens, rank, cuda=cuda, answer_tokens=answer)
 
 
 def _refuse_untrainable(spec: ModelSpec) -> None:

@@ -4,27 +4,29 @@
 """
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from slimtune.answering import Listener, answer, fitting_shots
+from slimtune.answering import answer, fitting_shots
 from slimtune.check import Ready, checked_task
-from slimtune.data import Example
 from slimtune.engine import require_training
 from slimtune.errors import UserError
 from slimtune.evaluate import Evaluation, choose_shots, with_shots, write_evaluation
 from slimtune.files import DISK_GONE, read_json, writing
 from slimtune.gpus import GpuSpec, detect_gpu
 from slimtune.models import ModelSpec, get_model
-from slimtune.plan import choose_precision, usable_tokens, yarn_for
+from slimtune.plan import Yarn, choose_precision, usable_tokens, yarn_for
 from slimtune.plan.context import learned_context
 from slimtune.recipe import Recipe
 from slimtune.report import Report, read_report, write_report
-from slimtune.runs import fingerprint, open_run
+from slimtune.runs import Run, fingerprint, open_run
+from slimtune.status import Listener, telling
 from slimtune.steps import Steps
 from slimtune.tasks import Task
+
+THIS_MACHINE = "this machine's"  # the card of a run that rehearses for no other
 
 
 @dataclass(frozen=True)
@@ -50,19 +52,36 @@ def run_recipe(
     `out` is the run's folder; without it, runs/<name>-<fingerprint>. `as_gpu` plans for that card and holds this one to
     its memory. Raises the errors of slimtune.errors, whose exit codes say whether the same command can help.
     """
-    identity = {
-        "recipe": prepared.recipe.digest,
-        "data": prepared.task.digest,
-        "model": prepared.spec.key,
-        "card": as_gpu.name if as_gpu else "this machine's",
-    }
-    folder = out or Path("runs") / f"{name}-{fingerprint(identity)[:8]}"
+    identity = run_identity(prepared, as_gpu=as_gpu)
+    folder = out or run_folder(Path("runs"), name, identity)
     with open_run(folder, identity) as run, _library_output(folder):
         if run.has("report.html"):
             return Outcome(folder, read_report(folder), True)
+        return Outcome(folder, _run(prepared, run, as_gpu, listener, should_stop), False)
+
+
+def run_identity(prepared: Ready, *, as_gpu: GpuSpec | None) -> dict[str, str]:
+    """What a run is of, part by part: two runs that agree in it are one."""
+    return {
+        "recipe": prepared.recipe.digest,
+        "data": prepared.task.digest,
+        "model": prepared.spec.key,
+        "card": as_gpu.name if as_gpu else THIS_MACHINE,
+    }
+
+
+def run_folder(runs: Path, name: str, identity: Mapping[str, str]) -> Path:
+    """Where a run lies in the folder of all runs."""
+    return runs / f"{name}-{fingerprint(identity)[:8]}"
+
+
+def _run(
+    prepared: Ready, run: Run, as_gpu: GpuSpec | None, listener: Listener, should_stop: Callable[[], bool]
+) -> Report:
+    with telling(run.folder, listener) as told:
         require_training()
         run.step("recipe.json", prepared.recipe.as_json)
-        steps = Steps(prepared, run, as_gpu=as_gpu, listener=listener, should_stop=should_stop)
+        steps = Steps(prepared, run, as_gpu=as_gpu, listener=told, should_stop=should_stop)
         base = steps.base()
         few_shot = steps.few_shot()
         steps.needles("base")
@@ -70,8 +89,8 @@ def run_recipe(
         tuned = steps.tuned()
         steps.needles("tuned")
         _assert_same_rows(base, few_shot, tuned)
-        listener.say("Writing the report.")
-        return Outcome(folder, write_report(folder), False)
+        told.say("Writing the report.")
+        return write_report(run.folder)
 
 
 @contextlib.contextmanager
@@ -105,11 +124,8 @@ def evaluate_target(
 
     Interrupted? The same call goes on with the answers it has. Raises UserError where the target is neither.
     """
-    run = Path(target) if (Path(target) / "recipe.json").is_file() else None
-    if run is not None and not (run / "training.json").is_file():
-        raise UserError(f"{run} is not trained yet. Finish it first: the command stands in its environment.json.")
-    recipe = Recipe.model_validate(read_json(run / "recipe.json")) if run else None
-    spec = get_model(recipe.model, revision=recipe.revision) if recipe else get_model(target)
+    found = find_target(target)
+    run, recipe, spec = found.run, found.recipe, found.spec
     task = checked_task(recipe, task_name=task_name, rows=rows, data_dir=data_dir)
     limit = recipe.evaluate.max_new_tokens if recipe and task_name is None else None
     name = f"{task.name}-{task.digest[:8]}-{few_shot}-shot"
@@ -121,7 +137,9 @@ def evaluate_target(
     with writing(folder, only=DISK_GONE), _library_output(folder.parent):
         listener.say(f"Loading {spec.label}.")
         asked = choose_shots(task, few_shot, seed=recipe.seed if recipe else 0)
-        loaded, shots = _loaded_target(spec, recipe, run, task, asked, limit or task.max_new_tokens)
+        opened, room = open_target(found), limit or task.max_new_tokens
+        shots, longest = fitting_shots(opened.renderer, task, asked, room_tokens=opened.usable_tokens - room)
+        loaded = loaded_target(opened, window=longest + room)
         evaluation = answer(
             loaded,
             task,
@@ -140,39 +158,92 @@ def evaluate_target(
     return folder, evaluation
 
 
-def _loaded_target(
-    spec: ModelSpec, recipe: Recipe | None, run: Path | None, task: Task, asked: Sequence[Example], limit: int
-) -> tuple[Any, Sequence[Example]]:
-    """The model of a finished run with its adapter, as it was trained, or a base model in 16-bit; and the shots that
-    fit it."""
-    from slimtune.engine import load, lora, source
+@dataclass(frozen=True)
+class Target:
+    """What can be asked: the adapter of a finished run, or a base model."""
 
+    spec: ModelSpec
+    run: Path | None = None
+    recipe: Recipe | None = None
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A target whose files are at hand: prompts can be counted before the weights are loaded."""
+
+    target: Target
+    where: Any  # engine.source.Source
+    renderer: Any  # engine.render.Renderer
+    yarn: Yarn | None
+    context: int  # what a run learned in; 0 for a base model
+    precision: str
+    quantisation: str
+
+    @property
+    def usable_tokens(self) -> int:
+        """The longest prompt with its answer."""
+        return usable_tokens(self.target.spec, self.yarn)
+
+
+def find_target(name: str) -> Target:
+    """A run's folder or a model's name as a Target. UserError where it is neither, or the run is not trained yet."""
+    run = Path(name)
+    if not (run / "recipe.json").is_file():
+        return Target(get_model(name))
+    if not (run / "training.json").is_file():
+        raise UserError(f"{run} is not trained yet. Finish it first: the command stands in its environment.json.")
+    recipe = Recipe.model_validate(read_json(run / "recipe.json"))
+    return Target(get_model(recipe.model, revision=recipe.revision), run, recipe)
+
+
+def open_target(target: Target) -> Opened:
+    """Its files, as a run was trained on them, or a base model's in 16-bit. UserError where they have changed."""
+    from slimtune.engine import load, source
+
+    spec, run, recipe = target.spec, target.run, target.recipe
     began = read_json(run / "environment.json") if run else {}
     quantisation = began.get("quantisation", "16bit")
-    precision = began.get("precision") or choose_precision(spec, detect_gpu())
     where = source.resolve_source(
         spec, quantisation=quantisation, revision=read_json(run / "source.json")["revision"] if run else None
     )
     if run and where.digest != began["model"]["digest"]:
         raise UserError(f"The files of {where.repository} have changed since {run} was trained.")
-    renderer = load.load_renderer(spec, where, thinking=recipe.thinking if recipe else "off")
     context = learned_context(run / "adapter", recipe.context) if run else None
-    yarn = yarn_for(spec, context) if context else None
-    shots, longest = fitting_shots(renderer, task, asked, room_tokens=usable_tokens(spec, yarn) - limit)
-    window = max(longest + limit, context.length if context else 0)
-    loaded = load.load_model(
-        spec, where, renderer, precision=precision, quantisation=quantisation, window=window, yarn=yarn
+    return Opened(
+        target,
+        where,
+        load.load_renderer(spec, where, thinking=recipe.thinking if recipe else "off"),
+        yarn_for(spec, context) if context else None,
+        context.length if context else 0,
+        began.get("precision") or choose_precision(spec, detect_gpu()),
+        quantisation,
     )
-    if run:
+
+
+def loaded_target(opened: Opened, *, window: int) -> Any:
+    """The model, a run's with its adapter, for `window` tokens of prompt and answer and at least what it learned in."""
+    from slimtune.engine import load, lora
+
+    target, window = opened.target, max(window, opened.context)
+    loaded = load.load_model(
+        target.spec,
+        opened.where,
+        opened.renderer,
+        precision=opened.precision,
+        quantisation=opened.quantisation,
+        window=window,
+        yarn=opened.yarn,
+    )
+    if target.run:
         loaded.model = lora.attach_lora(
             loaded.model,
-            spec,
-            r=recipe.lora.r,
-            alpha=recipe.lora.alpha,
+            target.spec,
+            r=target.recipe.lora.r,
+            alpha=target.recipe.lora.alpha,
             dropout=0.0,
-            seed=recipe.seed,
+            seed=target.recipe.seed,
             checkpointing=False,
             window=window,
         )
-        lora.load_adapter(loaded.model, run / "adapter")
-    return loaded, shots
+        lora.load_adapter(loaded.model, target.run / "adapter")
+    return loaded

@@ -192,12 +192,17 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> RecipeSource:
     problems = list(document.problems)
     for override in overrides:
         problems += _override(document, override)
-    recipe = None
+    return check_recipe(document, str(path), problems)
+
+
+def check_recipe(document: Document, path: str, problems: Sequence[Problem] = ()) -> RecipeSource:
+    """The recipe in a document, or what is wrong with it; `path` is how it is called in a problem."""
+    problems, recipe = list(problems), None
     try:
         recipe = Recipe.model_validate(document.value)
     except ValidationError as error:
-        problems += [_problem(str(path), document, item) for item in error.errors()]
-    return RecipeSource(str(path), document, None if problems else recipe, tuple(problems))
+        problems += [_problem(path, document, item) for item in error.errors()]
+    return RecipeSource(path, document, None if problems else recipe, tuple(problems))
 
 
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:

@@ -9,6 +9,7 @@ import math
 import os
 import secrets
 import socket
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,8 +20,9 @@ from typing import Any, BinaryIO
 from slimtune.errors import UserError
 from slimtune.files import DISK_GONE, append_line, digest_json, read_json, read_log, sweep, write_json, writing
 
-_IDENTITY = "fingerprint.json"
+IDENTITY = "fingerprint.json"
 _OWNER = "owner.json"
+_TRIES = 5  # for the lock
 
 
 @dataclass(frozen=True)
@@ -73,31 +75,55 @@ def open_run(folder: Path, identity: Mapping[str, Any]) -> Iterator[Run]:
             yield Run(folder)
 
 
+def holder(folder: Path) -> dict[str, Any]:
+    """Who owns a run's folder now: pid, host, since; empty where nobody does."""
+    try:
+        owner = (folder / _OWNER).open("rb", buffering=0)
+    except FileNotFoundError:
+        return {}
+    with owner:
+        try:
+            fcntl.flock(owner, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return _named(owner)
+    return {}
+
+
 def _own(folder: Path, owner: BinaryIO) -> None:
     """Take the lock; the system lets go of it when the process ends, however it ends."""
-    try:
-        fcntl.flock(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        holder = _holder(owner)
+    if not _locked(owner):
+        named = _named(owner)
         raise UserError(
-            f"{folder} is owned by process {holder.get('pid', '?')} on {holder.get('host', '?')} since "
-            f"{holder.get('since', '?')}. Wait for it, stop it, or choose another --out."
-        ) from error
+            f"{folder} is owned by process {named.get('pid', '?')} on {named.get('host', '?')} since "
+            f"{named.get('since', '?')}. Wait for it, stop it, or choose another --out."
+        )
     owner.truncate(0)
     me = {"pid": os.getpid(), "host": socket.gethostname(), "since": datetime.now(UTC).isoformat(timespec="seconds")}
     owner.write(json.dumps(me).encode())
 
 
-def _holder(owner: BinaryIO) -> dict[str, Any]:
+def _locked(owner: BinaryIO) -> bool:
+    """Whether the lock is ours now. Whoever only looks (`holder`) has it for a moment, so one refusal is not enough."""
+    for _ in range(_TRIES):
+        try:
+            fcntl.flock(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(0.02)
+        else:
+            return True
+    return False
+
+
+def _named(owner: BinaryIO) -> dict[str, Any]:
     owner.seek(0)
     try:
         return json.loads(owner.read())
     except ValueError:  # it has the lock, and has not written its name yet
-        return {}
+        return {"pid": None, "host": None, "since": None}
 
 
 def _same_run(folder: Path, identity: Mapping[str, Any]) -> None:
-    path = folder / _IDENTITY
+    path = folder / IDENTITY
     if not path.exists():
         write_json(path, dict(identity))
         return

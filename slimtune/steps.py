@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from slimtune import __version__
-from slimtune.answering import Listener, answer, fitting_shots, score_cache
+from slimtune.answering import answer, fitting_shots, score_cache
 from slimtune.check import Ready, RowTokens, data_facts, plan_of
 from slimtune.data import Example
 from slimtune.errors import Problems, UserError
@@ -22,6 +22,7 @@ from slimtune.gpus import GpuSpec, detect_gpu
 from slimtune.plan import Plan, usable_tokens, yarn_for
 from slimtune.plan.context import SETTING
 from slimtune.runs import Run, training_totals
+from slimtune.status import Listener
 from slimtune.tasks import Task
 from slimtune.tasks.needle_check import needle_checks, needle_names
 

@@ -14,13 +14,13 @@ ROWS = (
     ("models", "endpoint"),
     ("recipe", "scorers"),
     ("tasks",),
-    ("plan", "runs"),
+    ("plan", "runs", "status"),
     ("engine",),
     ("distill", "evaluate", "export", "serve", "check", "doctor", "answering"),
     ("report", "forecast"),
     ("steps",),
     ("pipeline",),
-    ("sweep",),
+    ("sweep", "jobs", "draft"),
     ("cli", "screen", "screen_plan", "listing", "app"),
 )
 HEIGHT = {room: height for height, row in enumerate(ROWS) for room in row}

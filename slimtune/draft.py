@@ -1,0 +1,182 @@
+"""A recipe in the making: from what a person chose on a form to YAML, to a plan, and to every model on the same rows.
+
+Answers while one types: rows are read once and remembered, and the rest is arithmetic.
+"""
+
+import functools
+import json
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from slimtune.check import Ready, read_rows, ready
+from slimtune.errors import Problem, Problems, UserError
+from slimtune.files import digest_file
+from slimtune.forecast import Card, Forecast, Line, forecast_all, forecast_recipe, load_of
+from slimtune.models import get_model
+from slimtune.recipe import Evaluate, Lora, Recipe, RecipeSource, Train, check_recipe
+from slimtune.strict_yaml import Document
+from slimtune.tasks import Quality, Task
+
+UPLOADS = Path("uploads")
+MOST_UPLOAD_MB = 200
+_READABLE = (".jsonl", ".csv", ".tsv", ".json")
+_NOT_IN_A_NAME = re.compile(r"[^a-z0-9.]+")
+_HERE = "the form"
+
+
+@dataclass(frozen=True)
+class Draft:
+    """What is chosen so far. `train` and `test` are files of one's own, in place of `task`; `columns` says what theirs
+    mean, such as {"text": "message", "label": "intent"}."""
+
+    model: str
+    task: str | None = None
+    train: str | None = None
+    test: str | None = None
+    columns: tuple[tuple[str, str], ...] = ()
+    instruction: str = ""
+    context: int = 2048
+    yarn: bool = False
+    rank: int = Lora().r
+    epochs: float = Train().epochs
+    lr: float = Train().lr
+    batch: int = Train().batch
+    train_rows: int | None = None
+    test_rows: int | None = None
+    few_shot: int = Evaluate().few_shot
+
+    @property
+    def name(self) -> str:
+        """MODEL-TASK, as recipes are called."""
+        rows = Path(self.task).name if self.task else Path(self.train or "rows").stem
+        return "-".join(_NOT_IN_A_NAME.sub("-", part.lower()).strip("-.") for part in (self.model, rows))
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What a draft leads to. `prepared` is there where nothing is wrong with it, `forecast` where it fits the card;
+    `problems` and `refusal` say why not."""
+
+    prepared: Ready | None
+    problems: tuple[Problem, ...]
+    forecast: Forecast | None
+    refusal: str
+
+
+def recipe_text(draft: Draft) -> str:
+    """The recipe as a file: what differs from the defaults, headed by what it does and the command that runs it."""
+    label = get_model(draft.model).label
+    rows = draft.task or Path(draft.train or "").name
+    lines = [f"# {label} learns {rows}.", f"#   slimtune run {draft.name}.yaml"]
+    return "\n".join([*lines, *(f"{key}: {_flow(value)}" for key, value in recipe_value(draft).items())]) + "\n"
+
+
+def recipe_value(draft: Draft) -> dict[str, Any]:
+    """The recipe as a mapping, defaults left out."""
+    data = {
+        "train": draft.train, "test": draft.test, "columns": dict(draft.columns), "instruction": draft.instruction,
+        "train_rows": draft.train_rows, "test_rows": draft.test_rows,
+    }  # fmt: skip
+    lora = {"r": draft.rank, "alpha": draft.rank} if draft.rank != Lora().r else {}
+    train = {
+        name: getattr(draft, name)
+        for name in ("epochs", "lr", "batch")
+        if getattr(draft, name) != Train.model_fields[name].default
+    }
+    value = {
+        "model": draft.model,
+        "task": draft.task,
+        "data": {key: item for key, item in data.items() if item},
+        "lora": lora,
+        "train": train,
+        "evaluate": {"few_shot": draft.few_shot} if draft.few_shot != Evaluate().few_shot else {},
+        "context": {"length": draft.context, "method": "yarn"} if draft.yarn else draft.context,
+    }
+    return {key: item for key, item in value.items() if item}
+
+
+def outlook(draft: Draft, card: Card | None) -> Outlook:
+    """What is wrong with a draft, or whether it fits `card` (None: the CPU), how long and for how much."""
+    try:
+        prepared = ready(_source(draft), rows=_remembered)
+    except Problems as error:
+        return Outlook(None, error.problems, None, "")
+    except UserError as error:
+        return Outlook(None, (Problem(_HERE, str(error)),), None, "")
+    try:
+        return Outlook(prepared, (), forecast_recipe(prepared, card), "")
+    except UserError as error:
+        return Outlook(prepared, (), None, str(error))
+
+
+def every_model(prepared: Ready, card: Card | None) -> list[Line]:
+    """Every model for the same rows and the same card."""
+    return forecast_all(card, load_of(prepared))
+
+
+def keep_upload(path: Path, *, name: str) -> str:
+    """Copy an uploaded file to where recipes find it, under a name of ours; its path there. Raises UserError for what
+    is no table of rows, or too large."""
+    ending = Path(name).suffix.lower()
+    if ending not in _READABLE:
+        raise UserError(f"{Path(name).name} is not a file of rows. Upload .jsonl, .csv or .tsv.")
+    if path.stat().st_size > MOST_UPLOAD_MB * 2**20:
+        raise UserError(f"{Path(name).name} is larger than {MOST_UPLOAD_MB} MB. Put it beside a recipe instead.")
+    stem = _NOT_IN_A_NAME.sub("-", Path(name).stem.lower()).strip("-.")[:40] or "rows"
+    kept = UPLOADS / f"{stem}-{digest_file(path)[:8]}{ending}"
+    UPLOADS.mkdir(exist_ok=True)
+    shutil.copyfile(path, kept)
+    return str(kept)
+
+
+def _source(draft: Draft) -> RecipeSource:
+    return check_recipe(Document(recipe_value(draft)), _HERE)
+
+
+def _remembered(recipe: Recipe, data_dir: Path | None) -> tuple[Task, Quality]:
+    """`read_rows`, once for the same rows: what else a recipe says does not change them."""
+    asked = recipe.model_dump(mode="json", include={"task", "data", "seed"})
+    files = [Path(file) for file in (recipe.data.train, recipe.data.test) if file]
+    files += sorted(Path(recipe.task).glob("*.json*")) if recipe.task and Path(recipe.task).is_dir() else []
+    stamps = [(str(file), file.stat().st_mtime_ns, file.stat().st_size) for file in files if file.is_file()]
+    return _rows(json.dumps(asked), json.dumps(stamps))
+
+
+@functools.lru_cache(maxsize=8)
+def _rows(asked: str, stamps: str) -> tuple[Task, Quality]:
+    return read_rows(Recipe.model_validate({"model": "any", **json.loads(asked)}))
+
+
+class _Dumper(yaml.SafeDumper):
+    """Small numbers as people write them: 2e-4."""
+
+
+def _write_float(dumper: yaml.SafeDumper, value: float) -> yaml.Node:
+    if value.is_integer():
+        return dumper.represent_int(int(value))
+    text = np.format_float_scientific(value, trim="-", exp_digits=1) if 0 < value < 1e-2 else repr(value)
+    return dumper.represent_scalar("tag:yaml.org,2002:float", text)
+
+
+def _write_text(dumper: yaml.SafeDumper, value: str) -> yaml.Node:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style='"' if "\n" in value else None)
+
+
+_Dumper.add_representer(float, _write_float)
+_Dumper.add_representer(str, _write_text)
+# `5e-5` is a number in a recipe (strict_yaml), and so a text that looks like one is quoted
+_Dumper.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9.]+[eE][-+]?[0-9]+$"), list("-+.0123456789")
+)
+
+
+def _flow(value: Any) -> str:
+    """A value on one line of YAML."""
+    text = yaml.dump(value, Dumper=_Dumper, default_flow_style=True, sort_keys=False, width=10**6, allow_unicode=True)
+    return text.removesuffix("\n").removesuffix("\n...")
