@@ -1,5 +1,6 @@
 """What the documents say is what the code does: files, links, commands, recipes, exit codes, samples, examples."""
 
+import os
 import re
 import shlex
 import subprocess
@@ -25,6 +26,7 @@ from slimtune.tasks.formats import FORMATS
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = ("README.md", "CONTRIBUTING.md", "BENCHMARKS.md")
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+NUMBERED = sorted((ROOT / "examples").glob("[0-9]*.py"))
 VERBS = get_command(app).commands
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -161,11 +163,15 @@ def test_the_task_folder_of_the_readme_is_a_task(tmp_path):
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda file: file.name)
 def test_an_example_opens_with_the_command_that_runs_it(example):
     assert f"    python examples/{example.name}" in example.read_text(encoding="utf-8").split('"""')[1]
+
+
+@pytest.mark.parametrize("example", NUMBERED, ids=lambda file: file.name)
+def test_a_numbered_example_is_in_the_readme(example):
     assert f"(examples/{example.name})" in README
 
 
 def test_anything_that_answers_gets_a_score_with_an_interval():
-    assert re.search(r"keywords: 0\.\d{3} \[0\.\d{3}, 0\.\d{3}\], \d+ rows, Wilson", run(EXAMPLES[0]))
+    assert re.search(r"keywords: 0\.\d{3} \[0\.\d{3}, 0\.\d{3}\], \d+ rows, Wilson", run(NUMBERED[0]))
 
 
 def test_a_run_is_read_row_by_row(tmp_path):
@@ -174,13 +180,32 @@ def test_a_run_is_read_row_by_row(tmp_path):
         said = [Completion(row.target if index < right else "no label") for index, row in enumerate(task.test)]
         scored = evaluate(task, task.test, lambda *_, said=said: enumerate(said), name=name, label=name)
         write_evaluation(tmp_path / name, scored)
-    shown = run(EXAMPLES[1], tmp_path)
+    shown = run(NUMBERED[1], tmp_path)
     assert "Mended 2, broken 0, as before 2." in shown and "Still wrong: 1" in shown
 
 
 def test_models_are_planned_for_a_card_before_anything_is_there():
-    shown = run(EXAMPLES[2], "t4", "1024", "30")
+    shown = run(NUMBERED[2], "t4", "1024", "30")
     assert shown.startswith("T4: 10,000 rows") and "qwen3-0.6b " in shown and "qwen3-8b" not in shown
+
+
+def test_a_task_of_ones_own_is_written_checked_and_scored(tmp_path):
+    shown = run(ROOT / "examples/my_task.py", tmp_path / "tickets")
+    assert "nothing was found" in shown and "  wrong: 'Nobody rang" in shown
+    assert re.search(r"neighbour: 0\.833 \[0\.\d{3}, 0\.\d{3}\], 6 rows, Wilson", shown)
+    assert get_task(tmp_path / "tickets").labels == ("app", "billing", "delivery")
+
+
+@pytest.mark.slow
+def test_the_loop_without_slimtune_learns(tmp_path):
+    every_core = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    command = [sys.executable, str(ROOT / "examples/sft_loop.py")]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=every_core, timeout=580)
+    assert done.returncode == 0, done.stderr
+    losses = [float(loss) for loss in re.findall(r"^step .*: loss (\d+\.\d+)$", done.stdout, re.MULTILINE)]
+    assert len(losses) == 12 and sum(losses[-3:]) / 3 < losses[0] / 10
+    right, rows = map(int, re.search(r"accuracy \d\.\d{3}: (\d+) of (\d+) test rows", done.stdout).groups())
+    assert rows == 27 and right > 20  # of four labels
 
 
 def test_the_table_of_settings_held_out_is_the_calibration_table():
