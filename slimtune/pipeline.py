@@ -24,7 +24,6 @@ from slimtune.report import Report, read_report, write_report
 from slimtune.runs import Run, fingerprint, open_run
 from slimtune.status import Listener, telling
 from slimtune.steps import Steps
-from slimtune.tasks import Task
 
 THIS_MACHINE = "this machine's"  # the card of a run that rehearses for no other
 

@@ -19,7 +19,7 @@ ROWS = (
     ("distill", "evaluate", "export", "serve", "check", "doctor", "answering"),
     ("report", "forecast"),
     ("steps",),
-    ("pipeline",),
+    ("pipeline", "tryout"),
     ("sweep", "jobs", "draft"),
     ("cli", "screen", "screen_plan", "listing", "app"),
 )

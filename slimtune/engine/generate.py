@@ -4,12 +4,12 @@ On the CPU a batch is one packed row: the prefix that all prompts share is compu
 and itself only, and an example that has ended is not computed any more. The answers are those of the padded batch.
 """
 
+from unsloth import FastLanguageModel  # noqa: I001  first: it patches what the others import
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
-from transformers import DynamicCache
-from unsloth import FastLanguageModel
+from transformers import DynamicCache, StoppingCriteriaList
 
 from slimtune.data import Completion, Example
 from slimtune.engine.collate import prefix_length
@@ -53,10 +53,21 @@ def generate(loaded: Loaded, examples: Sequence[Example], max_new_tokens: int) -
         waiting = waiting[len(part) :]
 
 
-def _answer(loaded: Loaded, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[Completion]:
+def answer_aloud(
+    loaded: Loaded, prompt: Sequence[int], max_new_tokens: int, heard: Callable[[int], bool]
+) -> Completion:
+    """What `generate` answers to one prompt, each token told to `heard` as it is chosen; where that returns True, the
+    answer ends."""
+    FastLanguageModel.for_inference(loaded.model)
+    return _answer(loaded, [prompt], max_new_tokens, heard)[0]
+
+
+def _answer(
+    loaded: Loaded, prompts: Sequence[Sequence[int]], max_new_tokens: int, heard: Callable[[int], bool] | None = None
+) -> list[Completion]:
     began = time.monotonic()
     with torch.inference_mode():
-        answers = (_packed if _is_packed(loaded) else _padded)(loaded, prompts, max_new_tokens)
+        answers = (_packed if _is_packed(loaded) else _padded)(loaded, prompts, max_new_tokens, heard)
     seconds = (time.monotonic() - began) / len(prompts)
     return [_completion(loaded, prompt, tokens, seconds) for prompt, tokens in zip(prompts, answers, strict=True)]
 
@@ -73,8 +84,14 @@ def _completion(loaded: Loaded, prompt: Sequence[int], tokens: list[int], second
     return Completion(text, ended, None, len(prompt), len(spoken) + (stop is not None), seconds)
 
 
-def _padded(loaded: Loaded, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[list[int]]:
-    """The model's own generate on [rows, longest] tokens, padded on the left."""
+def _padded(
+    loaded: Loaded, prompts: Sequence[Sequence[int]], max_new_tokens: int, heard: Callable[[int], bool] | None = None
+) -> list[list[int]]:
+    """The model's own generate on [rows, longest] tokens, padded on the left. `heard` is for one row."""
+
+    def told(tokens: torch.Tensor, scores: object) -> torch.Tensor:
+        return torch.tensor([heard(int(tokens[0, -1]))], device=tokens.device)
+
     pad, width = loaded.renderer.tokenizer.pad_token_id, max(map(len, prompts))
     ids = [[pad] * (width - len(prompt)) + list(prompt) for prompt in prompts]
     mask = [[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts]
@@ -85,6 +102,7 @@ def _padded(loaded: Loaded, prompts: Sequence[Sequence[int]], max_new_tokens: in
         do_sample=False,
         eos_token_id=sorted(loaded.renderer.stop_ids),
         pad_token_id=pad,
+        stopping_criteria=StoppingCriteriaList([told] if heard else []),
         temperature=None,
         top_p=None,
         top_k=None,
@@ -92,9 +110,11 @@ def _padded(loaded: Loaded, prompts: Sequence[Sequence[int]], max_new_tokens: in
     return [row[width:].tolist() for row in output]
 
 
-def _packed(loaded: Loaded, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[list[int]]:
+def _packed(
+    loaded: Loaded, prompts: Sequence[Sequence[int]], max_new_tokens: int, heard: Callable[[int], bool] | None = None
+) -> list[list[int]]:
     """Greedy decoding of all prompts in one row. `owner` names, for every key in the cache, the example it belongs to;
-    -1 is the shared prefix."""
+    -1 is the shared prefix. `heard` is for one prompt."""
     shared = prefix_length(prompts)
     cache = DynamicCache(config=loaded.model.config)
     if shared:
@@ -115,7 +135,7 @@ def _packed(loaded: Loaded, prompts: Sequence[Sequence[int]], max_new_tokens: in
             answers[row].append(token)
         going = torch.tensor([token not in loaded.renderer.stop_ids for token in said.tolist()])
         alive, tokens = alive[going], said[going]
-        if not len(alive):
+        if (heard and heard(int(said[0]))) or not len(alive):
             break
         rows, places, last = alive, lengths[alive], torch.arange(len(alive))
         lengths[alive] += 1
