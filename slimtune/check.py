@@ -5,7 +5,7 @@ context) needs the model's tokenizer, so it is there where the `train` extra is 
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from slimtune.data import Example
 from slimtune.errors import Problem, Problems, SlimtuneError, UserError
 from slimtune.gpus import DetectedGpu, GpuSpec
 from slimtune.models import ModelSpec, get_model
-from slimtune.plan import Plan, choose_collation, context_problem, make_plan, yarn_for
+from slimtune.plan import Plan, choose_collation, context_problem, make_plan, refuse_needles, yarn_for
 from slimtune.recipe import Recipe, RecipeSource
 from slimtune.scorers import get_scorer
 from slimtune.tasks import Quality, Selection, Task, get_task, inspect_task, task_from_files
@@ -41,12 +41,21 @@ class RowTokens:
 
 @dataclass(frozen=True)
 class TokenReport(RowTokens):
-    """What the tokenizer makes of the training rows. `supervised` is the share of all tokens the loss is on; `sample`
-    alternates (text, is it supervised)."""
+    """What the tokenizer makes of the training rows. `supervised` is the share of all tokens the loss is on; `samples`
+    are rows, each alternating (text, is it supervised): the first, the one of middle length, the longest."""
 
     too_long: int
     supervised: float
-    sample: tuple[tuple[str, bool], ...]
+    samples: tuple[tuple[tuple[str, bool], ...], ...]
+
+    def histogram(self, bins: int = 8) -> list[tuple[int, int, int]]:
+        """Shortest, longest and number of the rows in each of up to `bins` equal spans of length."""
+        low, high = min(self.lengths), max(self.lengths)
+        width = max(1, -(-(high - low + 1) // bins))
+        return [
+            (start, start + width - 1, sum(start <= length < start + width for length in self.lengths))
+            for start in range(low, high + 1, width)
+        ]
 
 
 def read_rows(recipe: Recipe, data_dir: Path | None = None) -> tuple[Task, Quality]:
@@ -112,8 +121,8 @@ def plan_of(
     Raises UserError where nothing fits, with the numbers and what would help.
     """
     recipe, spec = prepared.recipe, prepared.spec
-    counted = counted or guess_tokens(prepared)
-    lengths, answers = counted.lengths, counted.answers
+    rows = counted or guess_tokens(prepared)
+    lengths, answers = rows.lengths, rows.answers
     plan = make_plan(
         spec,
         gpu=gpu,
@@ -130,14 +139,18 @@ def plan_of(
         collation=choose_collation(spec, asked=recipe.train.collation, cuda=gpu is not None),
     )
     yarn = yarn_for(spec, recipe.context)
-    return replace(plan, notes=(*plan.notes, yarn.note)) if yarn else plan
+    refuse_needles(spec, plan, yarn)
+    notes = [yarn.note] if yarn else []
+    if counted is None and (longer := sum(length > recipe.context.length for length in lengths)):
+        notes.append(f"{longer:,} training rows may be longer than the context of {recipe.context.length:,} tokens.")
+    return replace(plan, notes=(*plan.notes, *notes))
 
 
 def guess_tokens(prepared: Ready) -> RowTokens:
     """The training rows' lengths from their characters: good enough for a first plan, without a tokenizer."""
-    train, most = prepared.task.train, prepared.recipe.context.length
+    train = prepared.task.train
     return RowTokens(
-        [min(most, round(_characters(example) / _CHARACTERS_PER_TOKEN) + 32) for example in train],
+        [round(_characters(example) / _CHARACTERS_PER_TOKEN) + 32 for example in train],
         [round(_answer_characters(example) / _CHARACTERS_PER_TOKEN) + 8 for example in train],
     )
 
@@ -158,15 +171,29 @@ def count_tokens(prepared: Ready) -> TokenReport | str:
     renderer = make_renderer(load_tokenizer(folder, prepared.spec), prepared.spec, thinking=prepared.recipe.thinking)
     rows = encode_rows(renderer, prepared.task.train)
     lengths = tuple(len(row) for row in rows)
-    first, text = rows[0], renderer.tokenizer.decode
+    text, by_length = renderer.tokenizer.decode, sorted(rows, key=len)
+    shown = {row.id: row for row in (rows[0], by_length[len(rows) // 2], by_length[-1])}
     answers = tuple(len(row.answer) for row in rows)
     return TokenReport(
         lengths,
         answers,
         sum(length > prepared.recipe.context.length for length in lengths),
         sum(answers) / sum(lengths),
-        ((text(first.prompt), False), (text(first.answer), True)),
+        tuple(((text(row.prompt), False), (text(row.answer), True)) for row in shown.values()),
     )
+
+
+def as_json(prepared: Ready, tokens: TokenReport | str, plan: Plan) -> dict[str, Any]:
+    """All that a check found, for a program. `tokens` is a sentence where they could not be counted."""
+    quality = prepared.quality
+    return {
+        "title": prepared.task.title,
+        "model": prepared.spec.label,
+        "notes": list(prepared.task.notes),
+        "quality": asdict(quality) | {"leaks": quality.leaks},
+        "tokens": tokens if isinstance(tokens, str) else asdict(tokens) | {"histogram": tokens.histogram(12)},
+        "plan": plan.as_json(),
+    }
 
 
 def data_facts(prepared: Ready, *, train_rows: int) -> dict[str, Any]:

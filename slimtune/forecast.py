@@ -23,6 +23,7 @@ from slimtune.plan import (
     high_gib,
     make_plan,
     ram_gib,
+    refuse_needles,
     with_levers,
     yarn_for,
 )
@@ -172,6 +173,7 @@ def forecast_model(spec: ModelSpec, card: Card | None, *, context: Context, batc
         spec, gpu=card, lora_r=rank, context_tokens=context.length, batch=batch, rows=EXAMPLES, epochs=EPOCHS,
         row_tokens_mean=context.length, longest_answer_tokens=answer_tokens(context.length),
     )  # fmt: skip
+    refuse_needles(spec, plan, yarn)
     assumed = (
         f"Without a recipe: {EXAMPLES:,} rows of {context.length:,} tokens, an eighth of them the answer, "
         f"x {EPOCHS} epochs, LoRA rank {rank}, batch {batch}."

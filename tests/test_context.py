@@ -16,6 +16,7 @@ from samples import make_task
 from slimtune.check import plan_of, ready
 from slimtune.errors import Problems, SlimtuneError, UserError
 from slimtune.files import publish_folder
+from slimtune.gpus import get_gpu
 from slimtune.models import MODELS, Extension, get_model
 from slimtune.plan.context import (
     Yarn,
@@ -54,6 +55,23 @@ def line_to_add(text: str) -> Context:
 
 
 # what the recipe says
+
+
+def test_what_can_be_trained_and_not_asked_is_refused_with_the_length_that_can(tmp_path: Path) -> None:
+    text = "model: qwen3-8b\ntask: banking77\ncontext: {length: 131072, method: yarn}\n"
+    (tmp_path / "long.yaml").write_text(text)
+    prepared = ready(read_recipe(tmp_path / "long.yaml"))
+    for card in ("t4", "l4"):
+        with pytest.raises(UserError, match="keys and values") as caught:
+            plan_of(prepared, gpu=get_gpu(card))
+        assert "context:" not in str(caught.value), "nothing beyond the native window can be asked there"
+    with pytest.raises(UserError, match="keys and values") as caught:
+        plan_of(prepared, gpu=get_gpu("a100-40gb"))
+    most = line_to_add(str(caught.value))
+    assert 32768 < most.length < 131072 and most.method == "yarn"
+    (tmp_path / "long.yaml").write_text(text.replace("131072", str(most.length)))
+    assert plan_of(ready(read_recipe(tmp_path / "long.yaml")), gpu=get_gpu("a100-40gb")).fits
+    assert plan_of(prepared, gpu=get_gpu("h100")).fits
 
 
 def test_a_number_is_short_for_a_length(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Where a model's files are: one folder at one commit, resolved here so that Unsloth never looks a name up itself."""
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,7 +43,8 @@ def resolve_source(spec: ModelSpec, *, quantisation: str, revision: str | None) 
 
 
 def local_folder(spec: ModelSpec) -> Path | None:
-    """The folder of a model that needs no network: embedded, a local path, or fetched before; else None."""
+    """The folder of a model that needs no network: embedded, a local path, or fetched before, in whatever precision;
+    else None."""
     if spec.folder is not None:
         return Path(spec.folder)
     if spec.repo is None:
@@ -50,10 +52,10 @@ def local_folder(spec: ModelSpec) -> Path | None:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
-    try:
-        return Path(snapshot_download(spec.repo, allow_patterns=_FILES, local_files_only=True))
-    except LocalEntryNotFoundError:
-        return None
+    for repository in filter(None, (spec.repo, spec.mirror_16bit, spec.dynamic_4bit, spec.plain_4bit)):
+        with contextlib.suppress(LocalEntryNotFoundError):
+            return Path(snapshot_download(repository, allow_patterns=_FILES, local_files_only=True))
+    return None
 
 
 def _local(folder: Path) -> Source:

@@ -17,6 +17,8 @@ from typing import Any
 from slimtune.errors import Problem, SlimtuneError, UserError
 from slimtune.files import read_json
 from slimtune.models import ModelSpec
+from slimtune.plan.memory import answering_gib
+from slimtune.plan.planner import Plan
 from slimtune.recipe import Context
 
 SETTING = "slimtune.json"  # beside an adapter: {"rope": what `setting` gives}
@@ -81,6 +83,22 @@ def yarn_for(spec: ModelSpec, context: Context) -> Yarn | None:
         return None
     beyond = context.length > spec.native_context
     return Yarn(context.length, spec.extension.original_tokens, spec.extension.experimental and beyond)
+
+
+def refuse_needles(spec: ModelSpec, plan: Plan, yarn: Yarn | None) -> None:
+    """Raises UserError where a prompt as long as the stretched context, which the long-context check asks, does not fit
+    where the training does: its keys and values are kept for every layer."""
+    if yarn is None or answering_gib(spec, plan.setting, yarn.length) <= plan.room_gib:
+        return
+    most, step = 0, 1024
+    while answering_gib(spec, plan.setting, most + step) <= plan.room_gib:
+        most += step
+    needs = answering_gib(spec, plan.setting, yarn.length)
+    fix = f"Set `{_line(most, 'yarn')}`, or take" if most > spec.native_context else "Take"
+    raise UserError(
+        f"{spec.label} trains on rows of {yarn.length:,} tokens here, and cannot be asked as much: the long-context "
+        f"check needs {needs:.0f} GiB, most for keys and values, and has {plan.room_gib:.1f}. {fix} a larger card."
+    )
 
 
 def rope_parameters(yarn: Yarn, own: Mapping[str, Any]) -> dict[str, Any]:

@@ -143,6 +143,17 @@ def resident_gib(spec: ModelSpec, setting: Setting) -> dict[str, float]:
     return {name: size for name, size in parts.items() if size}
 
 
+def answering_gib(spec: ModelSpec, setting: Setting, tokens: int) -> float:
+    """The peak of answering one prompt of so many tokens, in GiB: weights, the keys and values of every layer, and one
+    layer at work. Arithmetic, not fitted: no such peak has been measured."""
+    shapes, width = spec.shapes, 2 if setting.cuda else 4
+    resident = resident_gib(spec, setting)
+    stays = sum(size for name, size in resident.items() if name not in ("gradients", "optimizer"))
+    kept = 2 * shapes.layers * shapes.kv_heads * shapes.head_dim
+    wide = shapes.experts_per_token * shapes.expert_intermediate if shapes.experts else shapes.intermediate
+    return stays + width * tokens * (kept + 4 * shapes.hidden + 3 * wide) / GIB
+
+
 def _step_gib(spec: ModelSpec, setting: Setting, fitted: Constants) -> dict[str, float]:
     """What a forward and backward pass adds on a GPU."""
     activations = fitted.layers_bytes(spec, setting) / GIB
