@@ -465,3 +465,18 @@ def test_real_weights_say_on_both_sides_what_evaluation_says(tmp_path: Path) -> 
             (base,) = _padded(plain, [plain.renderer.prompt_ids(example)], 8)
         assert tokens(adapted, example, tuned=False) == base[: len(tokens(adapted, example, tuned=False))]
     assert evaluated[0][0].text != evaluated[1][0].text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "key", ["qwen3-30b-a3b", "gemma-3-270m-it", "gemma-3-4b-it", "lfm2-350m", "granite-3.3-2b-instruct", "qwen2"]
+)
+def test_the_switch_works_in_every_kind_of_layer(key: str, tmp_path: Path, embedded: Path) -> None:
+    """Experts, sliding windows, a vision tower, short convolutions, and models that generate in their own way."""
+    script = Path(__file__).with_name("two_sides.py")
+    command = [sys.executable, script, key, "16bit", tmp_path, embedded]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    seen = json.loads(done.stdout.splitlines()[-1])
+    assert seen["base"] == seen["alone"] and seen["apart"] == 0
+    assert seen["tuned"] == seen["again"] == seen["evaluated"] != seen["base"]

@@ -28,7 +28,7 @@ class Tryout:
 
     def __init__(self, target: str | Path, *, log: Path | None = None):
         self._own_log = log is None
-        self.log = log or Path(tempfile.mkstemp(prefix="slimtune-tryout-", suffix=".log")[1])
+        self.log = log or _temporary_log()
         self.state: Literal["loading", "ready", "failed", "ended"] = "loading"
         self.said = "Starting."  # while it loads: what it is at; where it failed: why
         self.label, self.sides, self.tools, self.window = "", (), False, 0
@@ -184,3 +184,8 @@ class Tryout:
             log.seek(max(0, log.seek(0, os.SEEK_END) - _LAST_BYTES))
             lines = [line.strip() for line in log.read().decode(errors="replace").splitlines() if line.strip()]
         return "Its last words:\n  " + "\n  ".join(lines[-_LAST_LINES:]) + "\n" if lines else "It said nothing."
+
+
+def _temporary_log() -> Path:
+    with tempfile.NamedTemporaryFile(prefix="slimtune-tryout-", suffix=".log", delete=False) as file:
+        return Path(file.name)

@@ -141,7 +141,7 @@ class Model:
     def _calls(self, ask: Ask, completion: Completion) -> dict[str, Any]:
         """The calls in an answer, read as evaluation reads them. Prose where a call was possible is no failure."""
         tools = ask.example.tools
-        if not tools or ask.stopped.is_set():
+        if not tools or not self.facts["tools"] or ask.stopped.is_set():
             return {}
         reading = parse_tool_calls(completion.text, self.loaded.spec.tool_call_format, tools)
         if reading.calls is None:
