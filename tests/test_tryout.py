@@ -26,7 +26,7 @@ from slimtune.engine.stream import Speech, _adapter, _heard, stream
 from slimtune.errors import UserError
 from slimtune.pipeline import find_target, loaded_target, open_target, run_recipe
 from slimtune.recipe import read_recipe
-from slimtune.tasks import get_task
+from slimtune.tasks import Selection, get_task
 from slimtune.tryout import Tryout, sample_prompt
 from slimtune.tryout.asks import Ask, read_ask
 from slimtune.tryout.thoughts import Thoughts
@@ -445,11 +445,12 @@ def alive(pid: int) -> bool:
 
 @pytest.mark.slow
 def test_real_weights_say_on_both_sides_what_evaluation_says(tmp_path: Path) -> None:
-    labels = "data: {train_rows: 24, test_rows: 4, labels: [age_limit, atm_support, change_pin]}"
-    run = trained(tmp_path, "smollm2-135m-embedded", "banking77", more=labels, lr="2e-3")
-    adapted, plain = load(run, 1024), load("smollm2-135m-embedded", 1024)
+    labels = ("age_limit", "atm_support", "change_pin")
+    data = f"data: {{train_rows: 24, test_rows: 3, labels: [{', '.join(labels)}]}}"
+    run = trained(tmp_path, "smollm2-135m-embedded", "banking77", more=data, lr="2e-3")
+    adapted, plain = load(run), load("smollm2-135m-embedded")
     asked = [
-        *get_task("banking77").test[:3],
+        *get_task("banking77", selection=Selection(labels=labels, test_rows=3)).test,
         Example("chat", (Message("user", "Name 3 emoji and say hello in 日本語."),), ""),
     ]
     evaluated = [dict(generate(loaded, asked, 24)) for loaded in (plain, adapted)]
