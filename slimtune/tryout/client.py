@@ -100,7 +100,7 @@ class Tryout:
 
     def close(self) -> None:
         """End the worker. It is gone when this returns."""
-        good, self._closed = self.state == "ready", True
+        good, self._closed = self.state in ("loading", "ready"), True
         self._process.terminate()
         try:
             self._process.wait(_PATIENCE_S)
