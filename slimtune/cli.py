@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 
 from slimtune import __version__, screen
-from slimtune.errors import SlimtuneError
+from slimtune.errors import SlimtuneError, UserError
 
 app = typer.Typer(
     no_args_is_help=False,
@@ -73,6 +73,7 @@ def check(
     overrides: SetOption = [],  # noqa: B006  typer copies it
     data: DataOption = None,
     gpu: Annotated[str | None, typer.Option("--gpu", help="Plan for this card instead of this machine's.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print what was found as JSON.")] = False,
 ) -> None:
     """Show what a recipe would train, what it takes, and everything wrong with it."""
     from slimtune import check as checks
@@ -83,6 +84,9 @@ def check(
     tokens = checks.count_tokens(prepared)
     counted = None if isinstance(tokens, str) else tokens
     plan = checks.plan_of(prepared, gpu=get_gpu(gpu) if gpu else detect_gpu(), counted=counted)
+    if as_json:
+        screen.show_json(checks.as_json(prepared, tokens, plan))
+        return
     screen.show_check(Console(), prepared, tokens, plan)
 
 
@@ -137,6 +141,25 @@ def evaluate(
             should_stop=_stop_flag(),
         )
     screen.show_evaluation(console, evaluation, folder)
+
+
+@app.command(name="app")
+def app_(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where runs/ is, or will be.")] = Path(),
+    host: Annotated[
+        str, typer.Option("--host", help="Let other machines in, behind a password: 0.0.0.0.")
+    ] = "127.0.0.1",
+    port: Annotated[int | None, typer.Option("--port", help="Default: the first free one from 7860 on.")] = None,
+    share: Annotated[bool, typer.Option("--share", help="A public link through Gradio, behind a password.")] = False,
+) -> None:
+    """Open the app in a browser: plan, start, watch, compare and try. What it starts goes on when it is closed."""
+    try:
+        from slimtune.app.serve import PASSWORD, USER, serve
+    except ModuleNotFoundError as error:
+        raise UserError("The app needs Gradio. Run: pip install 'slimtune[app]', or `make install`.") from error
+    served = serve(folder, host=host, port=port, share=share)
+    screen.show_app(Console(), served, user=USER, variable=PASSWORD)
+    served.wait()
 
 
 @app.command(name="list")

@@ -19,13 +19,23 @@ from slimtune.errors import Problem, Problems, UserError
 from slimtune.files import digest_file
 from slimtune.forecast import Card, Forecast, Line, forecast_all, forecast_recipe, load_of
 from slimtune.models import get_model
-from slimtune.recipe import Evaluate, Lora, Recipe, RecipeSource, Train, check_recipe
+from slimtune.recipe import (
+    Evaluate,
+    Lora,
+    Recipe,
+    RecipeSource,
+    Section,
+    Train,
+    check_recipe,
+    load_recipe,
+    recipes_folder,
+)
 from slimtune.strict_yaml import Document
 from slimtune.tasks import Quality, Task
 
 UPLOADS = Path("uploads")
 MOST_UPLOAD_MB = 200
-_READABLE = (".jsonl", ".csv", ".tsv", ".json")
+READABLE = (".jsonl", ".csv", ".tsv", ".json")
 _NOT_IN_A_NAME = re.compile(r"[^a-z0-9.]+")
 _HERE = "the form"
 
@@ -40,10 +50,12 @@ class Draft:
     train: str | None = None
     test: str | None = None
     columns: tuple[tuple[str, str], ...] = ()
+    labels: tuple[str, ...] = ()
     instruction: str = ""
     context: int = 2048
     yarn: bool = False
     rank: int = Lora().r
+    alpha: int = Lora().alpha
     epochs: float = Train().epochs
     lr: float = Train().lr
     batch: int = Train().batch
@@ -56,6 +68,24 @@ class Draft:
         """MODEL-TASK, as recipes are called."""
         rows = Path(self.task).name if self.task else Path(self.train or "rows").stem
         return "-".join(_NOT_IN_A_NAME.sub("-", part.lower()).strip("-.") for part in (self.model, rows))
+
+
+def draft_of(recipe: Recipe) -> Draft | None:
+    """The draft that makes this recipe; None where a form does not ask for all that it says."""
+    data, train = recipe.data, recipe.train
+    draft = Draft(
+        recipe.model, recipe.task, data.train, data.test, tuple(data.columns.items()), data.labels,
+        data.instruction or "", recipe.context.length, recipe.context.method == "yarn", recipe.lora.r,
+        recipe.lora.alpha, train.epochs, train.lr, train.batch, data.train_rows, data.test_rows,
+        recipe.evaluate.few_shot,
+    )  # fmt: skip
+    return draft if Recipe.model_validate(recipe_value(draft)) == recipe else None
+
+
+def starting_drafts() -> dict[str, Draft]:
+    """By name, the recipes that come with slimtune and that a form can show whole."""
+    found = {file.stem: draft_of(load_recipe(file)) for file in sorted(recipes_folder().glob("*.yaml"))}
+    return {name: draft for name, draft in found.items() if draft is not None}
 
 
 @dataclass(frozen=True)
@@ -81,24 +111,22 @@ def recipe_value(draft: Draft) -> dict[str, Any]:
     """The recipe as a mapping, defaults left out."""
     data = {
         "train": draft.train, "test": draft.test, "columns": dict(draft.columns), "instruction": draft.instruction,
-        "train_rows": draft.train_rows, "test_rows": draft.test_rows,
+        "labels": list(draft.labels), "train_rows": draft.train_rows, "test_rows": draft.test_rows,
     }  # fmt: skip
-    lora = {"r": draft.rank, "alpha": draft.rank} if draft.rank != Lora().r else {}
-    train = {
-        name: getattr(draft, name)
-        for name in ("epochs", "lr", "batch")
-        if getattr(draft, name) != Train.model_fields[name].default
-    }
     value = {
         "model": draft.model,
         "task": draft.task,
         "data": {key: item for key, item in data.items() if item},
-        "lora": lora,
-        "train": train,
-        "evaluate": {"few_shot": draft.few_shot} if draft.few_shot != Evaluate().few_shot else {},
+        "lora": _unusual(Lora(), {"r": draft.rank, "alpha": draft.alpha}),
+        "train": _unusual(Train(), {"epochs": draft.epochs, "lr": draft.lr, "batch": draft.batch}),
+        "evaluate": _unusual(Evaluate(), {"few_shot": draft.few_shot}),
         "context": {"length": draft.context, "method": "yarn"} if draft.yarn else draft.context,
     }
     return {key: item for key, item in value.items() if item}
+
+
+def _unusual(usual: Section, said: dict[str, Any]) -> dict[str, Any]:
+    return {name: number for name, number in said.items() if number != getattr(usual, name)}
 
 
 def outlook(draft: Draft, card: Card | None) -> Outlook:
@@ -124,7 +152,7 @@ def keep_upload(path: Path, *, name: str) -> str:
     """Copy an uploaded file to where recipes find it, under a name of ours; its path there. Raises UserError for what
     is no table of rows, or too large."""
     ending = Path(name).suffix.lower()
-    if ending not in _READABLE:
+    if ending not in READABLE:
         raise UserError(f"{Path(name).name} is not a file of rows. Upload .jsonl, .csv or .tsv.")
     if path.stat().st_size > MOST_UPLOAD_MB * 2**20:
         raise UserError(f"{Path(name).name} is larger than {MOST_UPLOAD_MB} MB. Put it beside a recipe instead.")

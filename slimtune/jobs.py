@@ -4,15 +4,18 @@ Runs lie in `runs/` of the folder that is current, where `slimtune run` puts the
 folder NAME-HASH, the recipe it was started with (NAME-HASH.yaml) and what its process printed (NAME-HASH.log).
 """
 
+import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from slimtune.check import ready
 from slimtune.errors import UserError
@@ -24,6 +27,7 @@ from slimtune.status import State, read_state
 
 RUNS = Path("runs")
 _START_S = 60.0  # a busy machine needs seconds until Python runs
+_CHECK_S = 600.0
 _LAST_LINES = 12
 
 
@@ -65,6 +69,19 @@ def stop(folder: Path) -> None:
     if owner["host"] != socket.gethostname():
         raise UserError(f"{folder.name} runs on {owner['host']}. Stop it there: process {owner['pid']}.")
     os.kill(owner["pid"], signal.SIGTERM)
+
+
+def check(recipe_text: str) -> dict[str, Any]:
+    """What `slimtune check` finds, from a process of its own: counting tokens needs the training libraries. Raises
+    UserError with what it said where it refuses."""
+    with tempfile.TemporaryDirectory() as folder:
+        recipe = Path(folder) / "recipe.yaml"
+        write_text(recipe, recipe_text)
+        command = [sys.executable, "-m", "slimtune.cli", "check", str(recipe), "--json"]
+        done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=_CHECK_S)
+    if done.returncode:
+        raise UserError(done.stderr.strip() or f"The check ended with exit code {done.returncode}.")
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def list_runs() -> list[State]:

@@ -1,6 +1,7 @@
 """What the command line shows: progress while it works, tables when it is done. Words of models and data are shown as
 text, never as markup."""
 
+import json
 import sys
 import time
 from collections.abc import Sequence
@@ -116,6 +117,11 @@ def show_check(console: Console, prepared: Any, tokens: Any, plan: Any) -> None:
     console.print("[green]Ready to run.[/green]")
 
 
+def show_json(value: Any) -> None:
+    """For a program: one JSON document on standard output, and nothing else there."""
+    sys.__stdout__.write(json.dumps(value, ensure_ascii=False) + "\n")
+
+
 def show_outcome(console: Console, outcome: Any) -> None:
     report = outcome.report
     if outcome.already_done:
@@ -159,6 +165,18 @@ def show_evaluation(console: Console, evaluation: Any, folder: Path) -> None:
     for scorer in summary["also"]:
         console.print(f"  {scorer} {evaluation.also(scorer)}")
     console.print(f"Every answer: {_link(folder / 'examples.parquet')}", soft_wrap=True)
+
+
+def show_app(console: Console, served: Any, *, user: str, variable: str) -> None:
+    """Where the app is, and how to get in."""
+    console.print(f"The app is at [bold]{served.url}[/bold]  [dim](Ctrl-C closes it; runs go on)[/dim]")
+    if served.public_url:
+        console.print(f"For others: [bold]{served.public_url}[/bold]")
+    if served.password:
+        console.print(
+            f"User [bold]{user}[/bold], password [bold]{served.password}[/bold]  [dim](made for this time; "
+            f"{variable} sets one)[/dim]"
+        )
 
 
 def show_list(console: Console, what: str) -> None:
@@ -209,28 +227,19 @@ def _show_labels(console: Console, quality: Any) -> None:
 def _show_tokens(console: Console, tokens: Any, context: int) -> None:
     console.print("\n[bold]One row as it is trained[/bold] [dim](green: what the loss is on)[/dim]")
     row = Text()
-    for text, supervised in tokens.sample:
+    for text, supervised in tokens.samples[0]:
         row.append(text, style="bold green" if supervised else "dim")
     console.print(Padding(row, (0, 2)))
     console.print(
         f"\n[bold]Row length in tokens[/bold] [dim](context {context}; {tokens.supervised:.1%} of all tokens "
         "are supervised)[/dim]"
     )
-    for low, high, count in _histogram(tokens.lengths):
+    for low, high, count in tokens.histogram():
         bar = "█" * max(1, round(40 * count / len(tokens.lengths))) if count else ""
         style = "red" if low > context else ""
         console.print(Text(f"  {low:>6} to {high:<6} {count:>6} {bar}", style=style))
     style = "red" if tokens.too_long else "green"
     console.print(Text(f"  {tokens.too_long} rows exceed the context.", style=style))
-
-
-def _histogram(lengths: Sequence[int], bins: int = 8) -> list[tuple[int, int, int]]:
-    low, high = min(lengths), max(lengths)
-    width = max(1, -(-(high - low + 1) // bins))
-    return [
-        (start, start + width - 1, sum(start <= length < start + width for length in lengths))
-        for start in range(low, high + 1, width)
-    ]
 
 
 def _scores(report: Any) -> Table:

@@ -12,6 +12,7 @@ Rows of one group (conversation, document) are not independent, so groups are wh
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -165,11 +166,10 @@ def smallest_detectable_difference(
     difference. A difference cannot exceed the share of rows on which the models disagree; where it would have to, that
     share is what has to grow, hence the second term. 1.0 means: nothing can be found with so few rows.
     """
-    from scipy.special import ndtri
-
     if n < 1 or not 0 <= discordant_share <= 1 or not 0 < power < 1 or not 0 < alpha < 1:
         raise ValueError(f"Need n >= 1 and shares in [0, 1], not {n=}, {discordant_share=}, {power=}, {alpha=}.")
-    z = float(ndtri(1 - alpha / 2) + ndtri(power))
+    quantile = NormalDist().inv_cdf
+    z = quantile(1 - alpha / 2) + quantile(power)
     return min(1.0, max(z * math.sqrt(discordant_share / n), z * z / n))
 
 

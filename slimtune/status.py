@@ -83,6 +83,8 @@ class Telling:
     def progress(self, stage: str, done: int, total: int, detail: str = "") -> None:
         self._listener.progress(stage, done, total, detail)
         now = time.monotonic()
+        if stage not in self._stages:
+            self._said = ""  # what was said before it began
         began = self._began.setdefault(stage, now)
         first = self._stages[stage].first if stage in self._stages else done
         self._stages[stage] = Stage(stage, done, total, detail, first, now - began)

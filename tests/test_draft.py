@@ -8,13 +8,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from slimtune.draft import Draft, every_model, keep_upload, outlook, recipe_text, recipe_value
+from slimtune.draft import (
+    Draft,
+    draft_of,
+    every_model,
+    keep_upload,
+    outlook,
+    recipe_text,
+    recipe_value,
+    starting_drafts,
+)
 from slimtune.errors import UserError
 from slimtune.gpus import get_gpu
 from slimtune.recipe import Recipe, load_recipe
 from slimtune.strict_yaml import parse_yaml
 
-DRAFT = Draft("qwen3-4b", task="banking77", rank=16, lr=2e-4)
+DRAFT = Draft("qwen3-4b", task="banking77", rank=16, alpha=16, lr=2e-4)
 WORDS = st.text(st.characters(exclude_categories=("Cs", "Cc"), include_characters="\n\t"), max_size=30)
 
 
@@ -100,3 +109,12 @@ def test_an_upload_is_kept_under_a_name_of_ours_and_nothing_but_rows_is_taken(tm
     for name in ("rows.parquet", "rows", "rows.csv.exe"):
         with pytest.raises(UserError, match=r"Upload \.jsonl"):
             keep_upload(sent, name=name)
+
+
+def test_a_recipe_that_comes_along_fills_the_form_whole_or_is_not_offered(tmp_path: Path) -> None:
+    drafts = starting_drafts()
+    assert "smollm2-banking77-demo" in drafts
+    for draft in drafts.values():
+        assert draft_of(load_recipe(written(draft, tmp_path))) == draft
+    (tmp_path / "more.yaml").write_text("model: qwen3-4b\ntask: banking77\ntrain: {weight_decay: 0.1}\n")
+    assert draft_of(load_recipe(tmp_path / "more.yaml")) is None, "a form that does not ask for it would lose it"

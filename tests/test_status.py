@@ -29,10 +29,11 @@ def test_what_is_heard_is_passed_on_and_the_latest_of_it_stands_in_the_folder(tm
     heard = Heard()
     with telling(tmp_path, heard) as told:
         told.say("Loading.")
+        assert read_state(tmp_path).said == "Loading."
         for done in range(3, 8):
             told.progress("Fine-tune", done, 10, f"loss {1 / done:.1f}")
-        assert read_state(tmp_path).said == "Loading."
         told.progress("Fine-tune", 10, 10)
+        assert read_state(tmp_path).said == "", "what was said before the work began is over"
         stage = read_state(tmp_path).stages[0]
         assert (stage.name, stage.first, stage.done, stage.total) == ("Fine-tune", 3, 10, 10)
         assert stage.left_s == 0

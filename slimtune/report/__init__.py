@@ -5,9 +5,11 @@ compare    scores, paired differences, the verdict
 rows       single answers worth reading         confusion   which label was taken for which
 facts      memory, time, environment, data      plots       SVG and PNG
 render     HTML and Markdown                    write       all of it, into the run folder
+browse     every answer, filtered               side_by_side    several runs, compared
+live       a training that still goes on
 """
 
 from slimtune.report.compare import Difference, ScoreRow, Verdict
-from slimtune.report.write import Report, read_report, write_report
+from slimtune.report.write import Report, read_report, report_fragment, write_report
 
-__all__ = ["Difference", "Report", "ScoreRow", "Verdict", "read_report", "write_report"]
+__all__ = ["Difference", "Report", "ScoreRow", "Verdict", "read_report", "report_fragment", "write_report"]

@@ -42,6 +42,15 @@ def draw(run: RunFiles, scores: Sequence[ScoreRow], found: Confusion | None) -> 
         return {name: (_svg(figure, name), _png(figure)) for name, figure in figures.items() if figure}
 
 
+def training_svg(steps: Sequence[Mapping[str, Any]]) -> str:
+    """The curves of a training that may still go on, as an <svg> element; empty before its first step."""
+    import matplotlib
+
+    with matplotlib.rc_context(_STYLE):
+        figure = _training(steps)
+        return _svg(figure, "live") if figure else ""
+
+
 def _scores(scores: Sequence[ScoreRow]) -> "Figure | None":
     """A dot with whiskers a model, its name above its line."""
     rows = [row for row in scores if row.score]
@@ -78,6 +87,8 @@ def _training(steps: Sequence[Mapping[str, Any]]) -> "Figure | None":
         axes[1].plot(skipped, [0] * len(skipped), "x", color=COLOURS["few_shot"], clip_on=False, label="skipped")
         axes[1].legend(frameon=False, loc="upper right")
     axes[1].set_xlabel("Step")
+    for axis in axes:
+        axis.xaxis.get_major_locator().set_params(integer=True)
     return figure
 
 

@@ -10,7 +10,7 @@ from markupsafe import Markup
 from slimtune.report import text
 
 TEMPLATES = Path(__file__).parent / "templates"
-_FORMATS = {
+FORMATS = {
     "percent": text.percent,
     "integer": text.integer,
     "duration": text.duration,
@@ -22,6 +22,11 @@ _FORMATS = {
 def as_html(values: dict[str, Any]) -> str:
     environment = _environment(autoescape=True)
     return environment.get_template("report.html.jinja").render(values)
+
+
+def as_fragment(values: dict[str, Any]) -> str:
+    """What stands in the page, for a page of somebody else's."""
+    return _environment(autoescape=True).get_template("main.html.jinja").render(values)
 
 
 def as_markdown(values: dict[str, Any]) -> str:
@@ -41,7 +46,7 @@ def _environment(*, autoescape: bool) -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters.update(_FORMATS)
+    environment.filters.update(FORMATS)
     return environment
 
 

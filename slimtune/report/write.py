@@ -14,7 +14,7 @@ from slimtune.report.collect import NAMES, RunFiles, collect
 from slimtune.report.compare import Difference, ScoreRow, Verdict, differences, remarks, score_row, verdict
 from slimtune.report.confusion import Confusion, confusion
 from slimtune.report.plots import draw
-from slimtune.report.render import as_html, as_markdown
+from slimtune.report.render import as_fragment, as_html, as_markdown
 from slimtune.report.rows import Rows, rows_to_read
 from slimtune.report.text import flat
 
@@ -39,22 +39,41 @@ def write_report(run_dir: Path, *, seed: int = 0) -> Report:
     `seed` feeds the resampling: the same folder gives the same numbers. Raises UserError where there is no folder, and
     CannotWrite.
     """
-    run, rng = collect(run_dir), np.random.default_rng(seed)
-    report = _summary(run, rng)
-    rows, mixed = rows_to_read(run), confusion(run, rng)
-    pictures = draw(run, report.scores, mixed)
-    for name, (_, png) in pictures.items():
+    made = _make(run_dir, seed)
+    for name, (_, png) in made.pictures.items():
         write_bytes(run_dir / "plots" / f"{name}.png", png)
-    values = _values(run, report, rows, mixed, {name: svg for name, (svg, _) in pictures.items()})
-    write_json(run_dir / "report.json", _as_json(run, report, rows, mixed))
-    write_text(run_dir / "report.md", as_markdown(values))
-    write_text(report.html, as_html(values))
-    return report
+    write_json(run_dir / "report.json", _as_json(made.run, made.report, made.rows, made.mixed))
+    write_text(run_dir / "report.md", as_markdown(_values(made)))
+    write_text(made.report.html, as_html(_values(made)))
+    return made.report
+
+
+def report_fragment(run_dir: Path, *, seed: int = 0) -> str:
+    """The report as HTML, to be put into another page; nothing is written. Raises UserError where there is no run."""
+    return as_fragment(_values(_make(run_dir, seed)))
 
 
 def read_report(run_dir: Path, *, seed: int = 0) -> Report:
     """What `write_report` returned for this folder, and nothing written. Raises UserError where there is no folder."""
     return _summary(collect(run_dir), np.random.default_rng(seed))
+
+
+@dataclass(frozen=True)
+class _Made:
+    """Everything a report shows."""
+
+    run: RunFiles
+    report: Report
+    rows: Rows
+    mixed: Confusion | None
+    pictures: Mapping[str, tuple[str, bytes]]
+
+
+def _make(run_dir: Path, seed: int) -> _Made:
+    run, rng = collect(run_dir), np.random.default_rng(seed)
+    report = _summary(run, rng)
+    rows, mixed = rows_to_read(run), confusion(run, rng)
+    return _Made(run, report, rows, mixed, draw(run, report.scores, mixed))
 
 
 def _summary(run: RunFiles, rng: np.random.Generator) -> Report:
@@ -77,17 +96,16 @@ def _title(run: RunFiles) -> str:
     return " \u00b7 ".join(str(part) for part in (task, model) if part)
 
 
-def _values(
-    run: RunFiles, report: Report, rows: Rows, mixed: Confusion | None, pictures: Mapping[str, str]
-) -> dict[str, Any]:
+def _values(made: _Made) -> dict[str, Any]:
     """What the templates see."""
+    run, report = made.run, made.report
     return {
         "report": report,
         "remarks": remarks(report.differences),
         "tunability": [one for one in report.differences if one.against in ("base", "few_shot")],
-        "rows": rows,
-        "confusion": mixed,
-        "pictures": {name: Markup(svg) for name, svg in pictures.items()},
+        "rows": made.rows,
+        "confusion": made.mixed,
+        "pictures": {name: Markup(svg) for name, (svg, _) in made.pictures.items()},
         "memory": facts.memory_facts(run),
         "no_memory": "No GPU: not measured." if run.environment else "Not recorded.",
         "training": facts.training_facts(run),

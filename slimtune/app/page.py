@@ -1,0 +1,27 @@
+"""The page: a tab each for planning, data, runs, results, comparing and trying."""
+
+import gradio as gr
+
+from slimtune.app import compare_tab, data_tab, plan_tab, results_tab, runs_tab, try_tab
+from slimtune.app.look import html
+
+
+def make_page() -> gr.Blocks:
+    """The app, ready to be launched."""
+    with gr.Blocks(title="slimtune", analytics_enabled=False) as page:
+        gr.HTML(html("head", {}))
+        with gr.Tabs() as tabs:
+            with gr.Tab("Plan", id="plan"):
+                form, started = plan_tab.build(page)
+            with gr.Tab("Data", id="data") as data:
+                data_tab.build(form, data)
+            with gr.Tab("Runs", id="runs"):
+                runs_tab.build(page, started)
+            with gr.Tab("Results", id="results") as results:
+                results_tab.build(results)
+            with gr.Tab("Compare", id="compare") as compare:
+                compare_tab.build(compare)
+            with gr.Tab("Try it", id="try") as trying:
+                try_tab.build(trying)
+        started.change(lambda name: gr.Tabs(selected="runs") if name else gr.skip(), started, tabs, api_name=False)
+    return page

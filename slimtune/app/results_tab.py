@@ -1,0 +1,90 @@
+"""The Results tab: one run's report, every answer behind it, and its files."""
+
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from slimtune import jobs
+from slimtune.app.look import html, sentence
+from slimtune.errors import SlimtuneError
+from slimtune.report import report_fragment
+from slimtune.report.browse import FILTERS, browse, labels_of
+from slimtune.report.collect import collect
+
+_NONE = "No finished run yet. The Plan tab starts one."
+
+
+def build(tab: gr.Tab) -> None:
+    """The tab on the page."""
+    with gr.Row(elem_classes="slim-controls"):
+        chosen = gr.Dropdown([], label="Run", scale=4, min_width=260, elem_id="result", filterable=True)
+        page = gr.DownloadButton("Report", scale=1, min_width=120, elem_id="download-report", interactive=False)
+        adapter = gr.DownloadButton("Adapter", scale=1, min_width=120, elem_id="download-adapter", interactive=False)
+    with gr.Accordion("Every answer", open=False, elem_id="answers"):
+        with gr.Row():
+            which = gr.Dropdown(list(FILTERS), value=next(iter(FILTERS)), label="Which", elem_id="which")
+            label = gr.Dropdown([("any", "")], value="", label="Label", elem_id="which-label")
+            search = gr.Textbox(
+                "", label="Search", placeholder="a word in question, target or answer", elem_id="search"
+            )
+            number = gr.Number(1, label="Page", precision=0, minimum=1, elem_id="answers-page", min_width=90)
+        answers = gr.HTML(elem_classes="slim-report", elem_id="answer-rows")
+    report = gr.HTML(elem_classes="slim-report", elem_id="report")
+    gr.on([tab.select], _choices, chosen, chosen, show_progress="hidden", api_name=False)
+    chosen.change(_show, chosen, [report, label, page, adapter], show_progress="minimal", api_name=False)
+    asked = [chosen, which, label, search, number]
+    gr.on(
+        [component.change for component in asked], _answers, asked, answers, show_progress="hidden",
+        trigger_mode="always_last", api_name=False,
+    )  # fmt: skip
+
+
+def finished() -> list[str]:
+    """The names of runs that have a report, newest first."""
+    return [state.name for state in jobs.list_runs() if (state.folder / "report.json").is_file()]
+
+
+def _choices(name: str | None) -> Any:
+    names = finished()
+    return gr.update(choices=names, value=name if name in names else next(iter(names), None))
+
+
+def _show(name: str | None) -> tuple[Any, ...]:
+    off = gr.update(interactive=False)
+    try:
+        if not name:
+            return sentence(_NONE), gr.update(), off, off
+        folder = jobs.find_run(name)
+        labels = [("any", ""), *((label, label) for label in labels_of(collect(folder)))]
+        whole = [gr.update(value=str(file), interactive=True) if file else off for file in _files(folder)]
+        return report_fragment(folder), gr.update(choices=labels, value=""), *whole
+    except SlimtuneError as error:
+        return sentence(str(error), "bad"), gr.update(), off, off
+
+
+def _files(folder: Path) -> tuple[Path | None, Path | None]:
+    """Copies to be downloaded: the page, and the adapter in a zip file; None where there is none."""
+    out = Path(tempfile.mkdtemp(prefix="slimtune-"))
+    page, adapter = folder / "report.html", folder / "adapter"
+    if page.is_file():
+        (out / f"{folder.name}.html").write_bytes(page.read_bytes())
+    if adapter.is_dir():
+        with zipfile.ZipFile(out / f"{folder.name}-adapter.zip", "w", zipfile.ZIP_STORED) as archive:
+            for file in sorted(adapter.rglob("*")):
+                archive.write(file, file.relative_to(folder))
+    found = (out / f"{folder.name}.html", out / f"{folder.name}-adapter.zip")
+    return tuple(file if file.is_file() else None for file in found)
+
+
+def _answers(name: str | None, which: str, label: str, search: str, number: Any) -> str:
+    try:
+        if not name:
+            return sentence(_NONE)
+        run = collect(jobs.find_run(name))
+    except SlimtuneError as error:
+        return sentence(str(error), "bad")
+    found = browse(run, which=which, label=label or "", search=search or "", number=int(number or 1))
+    return html("answers", {"page": found, "note": run.note})

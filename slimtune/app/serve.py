@@ -1,0 +1,64 @@
+"""Serves the app: to this machine alone, or to others behind a password."""
+
+import os
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+
+import gradio as gr
+
+from slimtune.app.look import css, theme
+from slimtune.app.page import make_page
+from slimtune.draft import MOST_UPLOAD_MB
+from slimtune.errors import UserError
+
+PASSWORD = "SLIMTUNE_APP_PASSWORD"  # the variable that may hold one
+USER = "slimtune"
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+@dataclass(frozen=True)
+class Served:
+    """A running app. `password` is one that was made for it, to be told once; None where it needs none, or has one
+    from the environment."""
+
+    page: gr.Blocks
+    url: str
+    public_url: str | None
+    password: str | None
+
+    def wait(self) -> None:
+        """Until Ctrl-C."""
+        self.page.block_thread()
+
+    def close(self) -> None:
+        self.page.close(verbose=False)
+
+
+def serve(folder: Path, *, host: str, port: int | None, share: bool, inline: bool = False) -> Served:
+    """Start the app over the runs of `folder`. `port` None: the first free one from 7860 on.
+
+    Whoever is not on this machine needs the user "slimtune" and a password: from SLIMTUNE_APP_PASSWORD, or made here.
+    Raises UserError for a folder that is not there and a port that is taken.
+    """
+    if not folder.is_dir():
+        raise UserError(f"There is no folder {folder}. The app keeps its runs in it: make it first.")
+    os.chdir(folder)
+    alone = host in _LOOPBACK and not share
+    given = os.environ.get(PASSWORD)
+    password = None if alone and not given else given or secrets.token_urlsafe(12)
+    page = make_page()
+    try:
+        _, url, public_url = page.launch(
+            server_name=host, server_port=port, share=share, auth=(USER, password) if password else None,
+            inline=inline, quiet=True, show_error=False, prevent_thread_lock=True, max_file_size=f"{MOST_UPLOAD_MB}mb",
+            enable_monitoring=False, run_history=False, ssr_mode=False, footer_links=[], css=css(), theme=theme(),
+        )  # fmt: skip
+    except OSError as error:
+        raise UserError(f"Port {port} on {host} cannot be had: {error}. Choose another --port.") from error
+    return Served(page, url, public_url, None if given else password)
+
+
+def show_in_notebook(folder: str = ".") -> Served:
+    """The app in a notebook's cell. On Colab it comes through the notebook's own proxy: there is no public link."""
+    return serve(Path(folder), host="127.0.0.1", port=None, share=False, inline=True)

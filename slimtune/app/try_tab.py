@@ -1,0 +1,149 @@
+"""The Try it tab: base and tuned side by side on any prompt. The models live in a process of their own."""
+
+import json
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import gradio as gr
+
+from slimtune import jobs
+from slimtune.app.look import html, sentence
+from slimtune.errors import SlimtuneError, UserError
+from slimtune.tryout import Tryout, sample_prompt
+
+_IDLE = "Choose a run whose training is done, and load it: base and tuned then answer side by side."
+
+
+class _Stage:
+    """The one model that is loaded, for all pages: a card has room for one."""
+
+    def __init__(self) -> None:
+        self.lock, self.tryout, self.name = threading.Lock(), None, ""
+
+    def load(self, name: str) -> Tryout:
+        with self.lock:
+            if self.tryout is None or self.name != name or self.tryout.state in ("failed", "ended"):
+                self.close()
+                self.tryout, self.name = Tryout(jobs.find_run(name)), name
+            return self.tryout
+
+    def close(self) -> None:
+        if self.tryout is not None:
+            self.tryout.close()
+        self.tryout, self.name = None, ""
+
+
+def build(tab: gr.Tab) -> None:
+    """The tab on the page."""
+    stage = _Stage()
+    with gr.Row(elem_classes="slim-controls"):
+        chosen = gr.Dropdown([], label="Run", scale=4, min_width=260, elem_id="tried", filterable=True)
+        load = gr.Button("Load", variant="primary", scale=1, min_width=110, elem_id="load")
+        unload = gr.Button("Unload", scale=1, min_width=110, elem_id="unload")
+    said = gr.HTML(sentence(_IDLE), elem_id="try-said")
+    with gr.Accordion("Instruction and tools", open=False):
+        system = gr.Textbox("", label="Instruction (the system turn)", lines=4, max_lines=12, elem_id="try-system")
+        tools = gr.Code("", language="json", label="Tools, as JSON", elem_id="try-tools", max_lines=16)
+    prompt = gr.Textbox("", label="Prompt", lines=3, elem_id="prompt")
+    with gr.Row(elem_classes="slim-controls"):
+        limit = gr.Number(128, label="Answer tokens, at most", precision=0, minimum=1, maximum=4096, min_width=110)
+        ask = gr.Button("Ask both", variant="primary", min_width=110, elem_id="ask")
+        stop = gr.Button("Stop", variant="stop", min_width=110, elem_id="stop-answer")
+    with gr.Row():
+        base = gr.HTML(html("answer", _blank("Base")), elem_id="base-answer")
+        tuned = gr.HTML(html("answer", _blank("Tuned")), elem_id="tuned-answer")
+    tab.select(_choices, chosen, chosen, show_progress="hidden", api_name=False)
+    chosen.change(_prefill, chosen, [system, prompt, tools], show_progress="hidden", api_name=False)
+    load.click(lambda name: (yield from _load(stage, name)), chosen, said, show_progress="hidden", api_name=False)
+    unload.click(lambda: _unload(stage), None, said, show_progress="hidden", api_name=False)
+    gr.on(
+        [ask.click, prompt.submit],
+        lambda *asked: (yield from _ask(stage, *asked)),
+        [chosen, system, prompt, tools, limit],
+        [base, tuned, said],
+        show_progress="hidden",
+        api_name=False,
+        concurrency_limit=1,
+    )
+    stop.click(lambda: stage.tryout.cancel() if stage.tryout else None, None, None, queue=False, api_name=False)
+
+
+def _choices(name: str | None) -> Any:
+    trained = [state.name for state in jobs.list_runs() if (state.folder / "training.json").is_file()]
+    return gr.update(choices=trained, value=name if name in trained else next(iter(trained), None))
+
+
+def _prefill(name: str | None) -> tuple[str, str, str]:
+    """The prompt of a test row, to start from."""
+    if not name:
+        return "", "", ""
+    try:
+        messages, tools = sample_prompt(jobs.find_run(name))
+    except SlimtuneError:
+        return "", "", ""
+    said = {turn["role"]: turn["content"] for turn in messages}
+    return (
+        said.get("system", ""),
+        said.get("user", ""),
+        json.dumps(tools, indent=2, ensure_ascii=False) if tools else "",
+    )
+
+
+def _load(stage: _Stage, name: str | None) -> Iterator[str]:
+    try:
+        tryout = stage.load(name or "")
+        while not tryout.wait(0.5):
+            yield sentence(tryout.said)
+        yield sentence(f"{tryout.label} is loaded, in process {tryout.pid}.", "good")
+    except SlimtuneError as error:
+        yield sentence(str(error), "bad")
+
+
+def _unload(stage: _Stage) -> str:
+    stage.close()
+    return sentence("Nothing is loaded; its memory is free.")
+
+
+def _ask(
+    stage: _Stage, name: str | None, system: str, prompt: str, tools: str, limit: float
+) -> Iterator[tuple[str, str, str]]:
+    sides = {"base": _blank("Base"), "tuned": _blank("Tuned")}
+
+    def shown(word: str) -> tuple[str, str, str]:
+        return html("answer", sides["base"]), html("answer", sides["tuned"]), word
+
+    try:
+        tryout = stage.load(name or "")
+        turns = [{"role": "system", "content": system}] if system.strip() else []
+        messages = [*turns, {"role": "user", "content": prompt}]
+        for event in tryout.ask(messages, _tools(tools), side="both", max_new_tokens=int(limit or 1)):
+            yield shown(_hear(sides, event))
+    except SlimtuneError as error:
+        yield shown(sentence(str(error), "bad"))
+
+
+def _hear(sides: dict[str, dict[str, Any]], event: dict[str, Any]) -> str:
+    """Take one event into what is shown; the words above it."""
+    side, kind = sides.get(event.get("side", "")), event["event"]
+    if kind == "piece" and side:
+        side["thought" if event.get("thinking") else "text"] += event["text"]
+    elif kind == "end" and side:
+        side.update(calls=event["tool_calls"] or [], unread=event["unread"], end=event)
+    return sentence(event["text"], "bad" if kind == "error" else "soft") if kind in ("error", "loading") else ""
+
+
+def _blank(title: str) -> dict[str, Any]:
+    return {"title": title, "text": "", "thought": "", "calls": [], "unread": "", "end": None}
+
+
+def _tools(text: str) -> list[dict[str, Any]] | None:
+    if not (text or "").strip():
+        return None
+    try:
+        tools = json.loads(text)
+    except ValueError as error:
+        raise UserError(f"The tools are not JSON: {error}.") from error
+    if not isinstance(tools, list):
+        raise UserError("The tools are a JSON list of function schemas.")
+    return tools

@@ -1,0 +1,73 @@
+"""Several runs compared: what they scored and cost, and in what their recipes differ."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from slimtune.gpus import find_gpu
+from slimtune.report.collect import NAMES, RunFiles, collect
+from slimtune.report.compare import Difference, ScoreRow
+from slimtune.report.text import flat, number
+from slimtune.report.write import read_report
+
+
+@dataclass(frozen=True)
+class Column:
+    """One run. `usd` is training time at the card's hourly price; None where there is no price."""
+
+    name: str
+    title: str
+    note: str
+    scores: dict[str, ScoreRow]  # by column: base, few_shot, tuned, teacher
+    gain: Difference | None
+    seconds: float | None
+    tokens: float | None
+    peak_gib: float | None
+    device: str
+    usd: float | None
+
+
+@dataclass(frozen=True)
+class SideBySide:
+    """The runs, and the recipe's keys in which they differ: name -> a value a run. `other_rows`: they were not scored
+    on the same test rows, so their scores may not be set against each other."""
+
+    columns: tuple[Column, ...]
+    kinds: tuple[str, ...]
+    differing: tuple[tuple[str, tuple[str, ...]], ...]
+    other_rows: bool
+
+
+def side_by_side(folders: Sequence[Path]) -> SideBySide:
+    """Compare the runs in these folders. Raises UserError where one is not there."""
+    runs = [collect(folder) for folder in folders]
+    columns = tuple(map(_column, runs))
+    kinds = tuple(name for name in NAMES if any(name in column.scores for column in columns))
+    recipes = [dict(flat(dict(run.recipe))) for run in runs]
+    keys = list(dict.fromkeys(key for recipe in recipes for key in recipe))
+    values = [(key, tuple(recipe.get(key, "-") for recipe in recipes)) for key in keys]
+    asked = {
+        frozenset((row.id, row.target) for row in run.evaluations["tuned"].rows)
+        for run in runs
+        if "tuned" in run.evaluations
+    }
+    return SideBySide(columns, kinds, tuple(pair for pair in values if len(set(pair[1])) > 1), len(asked) > 1)
+
+
+def _column(run: RunFiles) -> Column:
+    report, training = read_report(run.folder), run.training
+    gpu = run.environment.get("gpu")
+    card, seconds = find_gpu(gpu) if gpu else None, training.get("seconds")
+    price = card.hourly_usd if card else None
+    return Column(
+        name=run.name,
+        title=report.title,
+        note=report.note,
+        scores={row.name: row for row in report.scores},
+        gain=next(iter(report.differences), None),
+        seconds=seconds if number(seconds) else None,
+        tokens=training.get("tokens"),
+        peak_gib=training.get("peak_gpu_gib"),
+        device=str(gpu or run.environment.get("device") or "-"),
+        usd=seconds / 3600 * price if price and number(seconds) else None,
+    )

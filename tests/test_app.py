@@ -1,0 +1,310 @@
+"""The app in a real browser: a whole story on the embedded model, from a plan to an answer; safe, quick, and usable by
+everybody. A stand-in recipe keeps it short: few rows, no worked examples."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from children import until
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+pytest.importorskip("gradio")
+sync = pytest.importorskip("playwright.sync_api")
+axe = pytest.importorskip("axe_playwright_python.sync_playwright")
+pytestmark = [
+    pytest.mark.xdist_group("app"),
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: `apt-get install chromium`"),
+]
+WORK_MS = 150_000  # what a step of the work may take on two busy cores
+SIZES, THEMES = ((1280, 900), (400, 850)), ("light", "dark")
+TABS = ("Plan", "Data", "Runs", "Results", "Compare", "Try it")
+
+
+class App:
+    """`slimtune app` as one would type it, over a folder of its own."""
+
+    def __init__(self, folder: Path, *options: str, cache: Path | None = None, password: str | None = None):
+        self.folder, self.began = folder, time.monotonic()
+        environment = {**os.environ, "PYTHONPATH": "", **({"SLIMTUNE_CACHE": str(cache)} if cache else {})}
+        environment |= {"SLIMTUNE_APP_PASSWORD": password} if password else {}
+        self.log = folder.with_name(f"{folder.name}.log")
+        command = [sys.executable, "-m", "slimtune.cli", "app", str(folder), "--port", str(free_port()), *options]
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
+        self.url = until(lambda: re.search(r"http://\S+:\d+", self.said), seconds=60, every=0.02)[0]
+
+    @property
+    def said(self) -> str:
+        assert getattr(self, "process", None) is None or self.process.poll() is None, self.log.read_text()
+        return self.log.read_text()
+
+    def close(self) -> None:
+        self.process.send_signal(signal.SIGINT)
+        try:
+            self.process.wait(20)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator:
+    with sync.sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture(scope="module")
+def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
+    folder = tmp_path_factory.mktemp("app") / "work"
+    folder.mkdir()
+    app = App(folder)
+    yield app
+    app.close()
+
+
+class Page:
+    """A page that is open, and everything its console complained of."""
+
+    def __init__(self, browser, url: str, *, size: tuple[int, int] = SIZES[0], theme: str = "light"):
+        self.page = browser.new_page(viewport={"width": size[0], "height": size[1]})
+        self.complaints: list[str] = []
+        self.page.on("console", lambda said: self.complaints.append(said.text) if said.type == "error" else None)
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.goto(f"{url}/?__theme={theme}")
+        self.page.wait_for_selector("#outcome .slim-verdict")
+
+    def tab(self, name: str) -> None:
+        button = self.page.get_by_role("tab", name=name)
+        if button.count() == 0 or not button.is_visible():  # a narrow page keeps the last ones in a menu
+            self.page.locator(".overflow-menu > button").click()
+            self.page.locator(".overflow-dropdown button", has_text=name).click()
+        else:
+            button.click()
+
+    def text(self, selector: str) -> str:
+        return self.page.locator(selector).inner_text()
+
+    def fill(self, selector: str, value: str) -> None:
+        field = self.page.locator(f"{selector} input")
+        field.fill(value)
+        field.press("Tab")
+
+    def choose(self, selector: str, words: str) -> None:
+        field = self.page.locator(f"{selector} input")
+        field.click()
+        field.fill(words)
+        self.page.get_by_role("option", name=words, exact=False).first.click()
+
+    def wait_text(self, selector: str, pattern: str, *, ms: int = 30_000) -> str:
+        found = self.page.locator(selector).filter(has_text=re.compile(pattern)).first
+        found.wait_for(timeout=ms, state="attached")
+        return found.inner_text()
+
+    def close(self) -> None:
+        self.page.close()
+        assert self.complaints == [], "the console complained"
+
+
+def small(page: Page) -> None:
+    """The demo's recipe, cut down to eight steps."""
+    page.page.get_by_text("More", exact=True).click()
+    page.fill("#training-rows-at-most", "64")
+    page.fill("#test-rows-at-most", "16")
+    page.fill("#worked-examples", "0")
+    page.wait_text("#outcome", r"8 steps")
+
+
+def test_from_a_plan_to_an_answer(app: App, browser) -> None:
+    page = Page(browser, app.url)
+    assert "fits" in page.text("#outcome .slim-verdict")
+    small(page)
+
+    page.choose("#model", "Qwen3-32B")
+    page.wait_text("#outcome", "does not fit")
+    page.choose("#card", "H100")
+    page.wait_text("#outcome", r"Qwen3-32B fits the H100")
+    page.choose("#model", "SmolLM2-135M-Instruct (from")
+    page.choose("#card", "This machine")
+    page.wait_text("#outcome", r"SmolLM2-135M-Instruct \(from 4-bit GGUF\) fits")
+
+    page.tab("Data")
+    page.page.wait_for_selector("#tokens mark", timeout=WORK_MS)
+    assert page.text("#tokens mark >> nth=0").endswith("<|im_end|>"), "the stop token is learned"
+    assert "0 rows exceed the context" in page.text("#tokens")
+
+    page.tab("Plan")
+    page.page.click("#start")
+    page.wait_text("#run-view", r"\d of 8, loss", ms=WORK_MS)  # the Runs tab comes by itself
+    first = float(re.search(r"loss ([\d.]+)", page.text("#run-view"))[1])
+    page.wait_text("#run-view", r"[2-7] of 8, loss", ms=WORK_MS)
+    page.page.click("#stop")
+    page.wait_text("#run-said", "Asked to stop")
+    page.close()  # nothing it started ends with it
+
+    page = Page(browser, app.url)
+    page.tab("Runs")
+    page.wait_text("#run-view .slim-badge", "stopped", ms=WORK_MS)
+    (folder,) = (path for path in (app.folder / "runs").iterdir() if path.is_dir())
+    stopped_at = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])["step"]
+    assert 2 <= stopped_at < 8
+    page.page.click("#resume")
+    page.wait_text("#run-view .slim-badge", "finished", ms=WORK_MS)
+    last = float(re.findall(r"loss ([\d.]+)", page.text("#run-view"))[-1])
+    assert last < first
+    assert json.loads((folder / "training.json").read_text())["resumed_at_step"] == stopped_at
+
+    page.tab("Results")
+    page.page.wait_for_selector("#report .verdict", timeout=WORK_MS)
+    report = json.loads((folder / "report.json").read_text())
+    assert report["verdict"] in page.text("#report") and "dequantised" in page.text("#report")
+    page.page.get_by_text("Every answer", exact=True).click()
+    page.wait_text("#answer-rows", "16 rows")
+    page.page.fill("#search textarea, #search input", "zzzz-not-there")
+    page.wait_text("#answer-rows", "0 rows")
+    for button, ending in (("#download-report", ".html"), ("#download-adapter", ".zip")):
+        with page.page.expect_download() as download:
+            page.page.click(button)
+        assert download.value.suggested_filename.endswith(ending) and download.value.path().stat().st_size > 10_000
+
+    page.tab("Compare")
+    page.wait_text("#comparison", folder.name)
+    page.tab("Try it")
+    until(lambda: page.page.locator("#prompt textarea").input_value(), every=0.1)  # a test row's, to start from
+    page.page.click("#ask")
+    page.wait_text("#base-answer", r"tokens in", ms=WORK_MS)
+    page.wait_text("#tuned-answer", r"tokens in", ms=WORK_MS)
+    page.page.click("#unload")
+    page.wait_text("#try-said", "its memory is free")
+    page.close()
+
+
+@pytest.mark.parametrize("theme", THEMES)
+@pytest.mark.parametrize("size", SIZES, ids=["1280", "400"])
+def test_every_tab_fits_its_page_and_shuts_nobody_out(app: App, browser, size, theme: str) -> None:
+    page = Page(browser, app.url, size=size, theme=theme)
+    for name in TABS:
+        page.tab(name)
+        page.page.wait_for_timeout(700)
+        assert page.page.evaluate("document.documentElement.scrollWidth") <= size[0], f"{name} is wider than the page"
+        found = axe.Axe().run(page.page).response["violations"]
+        bad = [(one["id"], one["nodes"][0]["html"]) for one in found if one["impact"] in ("serious", "critical")]
+        assert bad == [], f"{name} in {theme}"
+    page.close()
+
+
+def test_a_change_is_answered_within_300_ms(app: App, browser) -> None:
+    page = Page(browser, app.url)
+    page.choose("#card", "T4")
+    page.wait_text("#outcome", "fits the T4")
+    took = []
+    for rank, gib in (("32", "0.04"), ("64", "0.07"), ("128", "0.15")):
+        began = time.monotonic()
+        page.choose("#rank", rank)
+        page.wait_text("#outcome .slim-key", f"LoRA weights {gib}")
+        took.append(time.monotonic() - began)
+    page.close()
+    assert sorted(took)[1] < 0.3 + 0.4, took  # the choosing itself, key by key, takes up to 0.4 s
+
+
+def test_rows_of_ones_own_are_kept_read_and_planned_for_and_never_run_as_a_page(
+    app: App, browser, tmp_path: Path
+) -> None:
+    hostile = "<img src=x onerror=document.title='owned'> ${document.title='owned'} {{7*7}}"
+    rows = "".join(f"parcel {n} {hostile},{'ab'[n % 2]}\n" for n in range(40))
+    (tmp_path / "tickets.csv").write_text("message,intent\n" + rows, encoding="utf-8")
+    page = Page(browser, app.url)
+    page.page.get_by_label("A file of mine").check()
+    page.page.locator("input[type=file]").first.set_input_files(tmp_path / "tickets.csv")
+    page.wait_text("#asked-column", "Column that is asked")
+    page.wait_text("#outcome", "tickets")
+    page.tab("Data")
+    page.wait_text("#data", "Training rows")
+    page.page.wait_for_selector("#tokens mark", timeout=WORK_MS)
+    assert hostile in page.text("#tokens") and page.page.title() == "slimtune"
+    kept = list((app.folder / "uploads").iterdir())
+    assert len(kept) == 1 and kept[0].name.startswith("tickets-")
+    page.close()
+
+
+def test_two_pages_show_the_same_and_a_page_that_is_loaded_again_too(app: App, browser) -> None:
+    one, other = Page(browser, app.url), Page(browser, app.url)
+    for page in (one, other):
+        page.tab("Runs")
+        page.wait_text("#run-view", r"running|finished|stopped|No run yet")
+    assert one.text("#run-view .slim-badge") == other.text("#run-view .slim-badge")
+    one.close()
+    other.page.reload()
+    other.page.wait_for_selector("#outcome .slim-verdict")
+    other.close()
+
+
+def test_the_app_is_there_within_seconds_without_torch(tmp_path: Path, browser) -> None:
+    app = App(tmp_path)
+    page = Page(browser, app.url)
+    took = time.monotonic() - app.began
+    maps = Path(f"/proc/{app.process.pid}/maps").read_text()
+    page.close()
+    app.close()
+    assert "libtorch" not in maps
+    assert took < 15, f"{took:.1f} s: the machine that tests is busy; BENCHMARKS.md has the time of a quiet one"
+
+
+def test_others_are_let_in_with_a_password_only(tmp_path: Path) -> None:
+    app = App(tmp_path, "--host", "0.0.0.0")
+    try:
+        made = until(lambda: re.search(r"password (\S+)", app.said))[1]
+        url = f"http://127.0.0.1:{app.url.rsplit(':', 1)[1].strip('/')}"
+        for path in ("/config", "/gradio_api/info", "/monitoring"):
+            with pytest.raises(urllib.error.HTTPError) as refused:
+                urllib.request.urlopen(url + path, timeout=20)
+            assert refused.value.code in (401, 404)
+        body = f"username=slimtune&password={made}".encode()
+        assert urllib.request.urlopen(url + "/login", data=body, timeout=20).status == 200
+        with pytest.raises(urllib.error.HTTPError):
+            urllib.request.urlopen(url + "/login", data=b"username=slimtune&password=guess", timeout=20)
+    finally:
+        app.close()
+
+
+def test_a_password_that_is_given_is_asked_for_and_never_shown(tmp_path: Path) -> None:
+    app = App(tmp_path, password="canary-5150")
+    try:
+        with pytest.raises(urllib.error.HTTPError):
+            urllib.request.urlopen(app.url.rstrip("/") + "/config", timeout=20)
+        assert "canary" not in app.said
+    finally:
+        app.close()
+
+
+def test_no_file_of_the_machine_is_served(app: App) -> None:
+    (app.folder / "secret.txt").write_text("canary")
+    for path in ("/etc/passwd", str(app.folder / "secret.txt"), "../secret.txt", "secret.txt"):
+        for route in ("/gradio_api/file=", "/file=", "/static/"):
+            with pytest.raises(urllib.error.HTTPError) as refused:
+                urllib.request.urlopen(app.url.rstrip("/") + route + path, timeout=20)
+            assert refused.value.code in (403, 404), route + path
+
+
+def test_a_folder_that_is_not_there_is_a_sentence(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "slimtune.cli", "app", str(tmp_path / "nowhere")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2 and "There is no folder" in done.stderr
