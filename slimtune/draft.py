@@ -156,9 +156,9 @@ def keep_upload(path: Path, *, name: str) -> str:
         raise UserError(f"{Path(name).name} is not a file of rows. Upload .jsonl, .csv or .tsv.")
     if path.stat().st_size > MOST_UPLOAD_MB * 2**20:
         raise UserError(f"{Path(name).name} is larger than {MOST_UPLOAD_MB} MB. Put it beside a recipe instead.")
-    stem = _NOT_IN_A_NAME.sub("-", Path(name).stem.lower()).strip("-.")[:40] or "rows"
-    kept = UPLOADS / f"{stem}-{digest_file(path)[:8]}{ending}"
-    UPLOADS.mkdir(exist_ok=True)
+    stem = _NOT_IN_A_NAME.sub("-", Path(name).stem.lower()).strip("-.")[:40].replace("train", "rows") or "rows"
+    kept = UPLOADS / digest_file(path)[:8] / f"{stem}{ending}"
+    kept.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(path, kept)
     return str(kept)
 

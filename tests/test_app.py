@@ -27,7 +27,7 @@ pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: `apt-get install chromium`"),
 ]
 WORK_MS = 150_000  # what a step of the work may take on two busy cores
-SIZES, THEMES = ((1280, 900), (400, 850)), ("light", "dark")
+SIZES = ((1280, 900), (400, 850))
 TABS = ("Plan", "Data", "Runs", "Results", "Compare", "Try it")
 
 
@@ -125,12 +125,12 @@ class Page:
 
 
 def small(page: Page) -> None:
-    """The demo's recipe, cut down to eight steps."""
+    """The demo's recipe, cut down to six steps."""
     page.page.get_by_text("More", exact=True).click()
-    page.fill("#training-rows-at-most", "64")
-    page.fill("#test-rows-at-most", "16")
+    page.fill("#training-rows-at-most", "48")
+    page.fill("#test-rows-at-most", "10")
     page.fill("#worked-examples", "0")
-    page.wait_text("#outcome", r"8 steps")
+    page.wait_text("#outcome", r"6 steps")
 
 
 def test_from_a_plan_to_an_answer(app: App, browser) -> None:
@@ -153,9 +153,9 @@ def test_from_a_plan_to_an_answer(app: App, browser) -> None:
 
     page.tab("Plan")
     page.page.click("#start")
-    page.wait_text("#run-view", r"\d of 8, loss", ms=WORK_MS)  # the Runs tab comes by itself
+    page.wait_text("#run-view", r"\d of 6, loss", ms=WORK_MS)  # the Runs tab comes by itself
     first = float(re.search(r"loss ([\d.]+)", page.text("#run-view"))[1])
-    page.wait_text("#run-view", r"[2-7] of 8, loss", ms=WORK_MS)
+    page.wait_text("#run-view", r"[2-5] of 6, loss", ms=WORK_MS)
     page.page.click("#stop")
     page.wait_text("#run-said", "Asked to stop")
     page.close()  # nothing it started ends with it
@@ -165,7 +165,7 @@ def test_from_a_plan_to_an_answer(app: App, browser) -> None:
     page.wait_text("#run-view .slim-badge", "stopped", ms=WORK_MS)
     (folder,) = (path for path in (app.folder / "runs").iterdir() if path.is_dir())
     stopped_at = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])["step"]
-    assert 2 <= stopped_at < 8
+    assert 2 <= stopped_at < 6
     page.page.click("#resume")
     page.wait_text("#run-view .slim-badge", "finished", ms=WORK_MS)
     last = float(re.findall(r"loss ([\d.]+)", page.text("#run-view"))[-1])
@@ -177,7 +177,7 @@ def test_from_a_plan_to_an_answer(app: App, browser) -> None:
     report = json.loads((folder / "report.json").read_text())
     assert report["verdict"] in page.text("#report") and "dequantised" in page.text("#report")
     page.page.get_by_text("Every answer", exact=True).click()
-    page.wait_text("#answer-rows", "16 rows")
+    page.wait_text("#answer-rows", "10 rows")
     page.page.fill("#search textarea, #search input", "zzzz-not-there")
     page.wait_text("#answer-rows", "0 rows")
     for button, ending in (("#download-report", ".html"), ("#download-adapter", ".zip")):
@@ -197,8 +197,15 @@ def test_from_a_plan_to_an_answer(app: App, browser) -> None:
     page.close()
 
 
-@pytest.mark.parametrize("theme", THEMES)
-@pytest.mark.parametrize("size", SIZES, ids=["1280", "400"])
+@pytest.mark.parametrize(
+    ("size", "theme"),
+    [
+        (SIZES[0], "dark"),
+        (SIZES[1], "light"),
+        pytest.param(SIZES[0], "light", marks=pytest.mark.slow),
+        pytest.param(SIZES[1], "dark", marks=pytest.mark.slow),
+    ],
+)
 def test_every_tab_fits_its_page_and_shuts_nobody_out(app: App, browser, size, theme: str) -> None:
     page = Page(browser, app.url, size=size, theme=theme)
     for name in TABS:
@@ -211,18 +218,28 @@ def test_every_tab_fits_its_page_and_shuts_nobody_out(app: App, browser, size, t
     page.close()
 
 
+WATCH = """() => {
+  window.seen = {};
+  document.addEventListener("mousedown", () => { window.seen.pressed = performance.now(); }, true);
+  new MutationObserver(() => { window.seen.answered = performance.now(); })
+    .observe(document.querySelector("#outcome"), {subtree: true, childList: true, characterData: true});
+}"""
+
+
 def test_a_change_is_answered_within_300_ms(app: App, browser) -> None:
     page = Page(browser, app.url)
     page.choose("#card", "T4")
     page.wait_text("#outcome", "fits the T4")
+    page.page.evaluate(WATCH)
     took = []
-    for rank, gib in (("32", "0.04"), ("64", "0.07"), ("128", "0.15")):
-        began = time.monotonic()
-        page.choose("#rank", rank)
+    for rank, gib in (("32", "0.04"), ("64", "0.07"), ("128", "0.15"), ("8", "0.01")):
+        page.page.locator("#rank input").click()
+        page.page.get_by_role("option", name=rank, exact=True).click()
         page.wait_text("#outcome .slim-key", f"LoRA weights {gib}")
-        took.append(time.monotonic() - began)
+        took.append(page.page.evaluate("window.seen.answered - window.seen.pressed"))
     page.close()
-    assert sorted(took)[1] < 0.3 + 0.4, took  # the choosing itself, key by key, takes up to 0.4 s
+    print("milliseconds to an answer:", [round(ms) for ms in took])
+    assert sorted(took)[1] < 300, took
 
 
 def test_rows_of_ones_own_are_kept_read_and_planned_for_and_never_run_as_a_page(
@@ -235,13 +252,12 @@ def test_rows_of_ones_own_are_kept_read_and_planned_for_and_never_run_as_a_page(
     page.page.get_by_label("A file of mine").check()
     page.page.locator("input[type=file]").first.set_input_files(tmp_path / "tickets.csv")
     page.wait_text("#asked-column", "Column that is asked")
-    page.wait_text("#outcome", "tickets")
+    page.wait_text("#outcome", "Tickets")
     page.tab("Data")
     page.wait_text("#data", "Training rows")
     page.page.wait_for_selector("#tokens mark", timeout=WORK_MS)
     assert hostile in page.text("#tokens") and page.page.title() == "slimtune"
-    kept = list((app.folder / "uploads").iterdir())
-    assert len(kept) == 1 and kept[0].name.startswith("tickets-")
+    assert len(list((app.folder / "uploads").glob("*/tickets.csv"))) == 1
     page.close()
 
 

@@ -34,6 +34,7 @@ def build(page: gr.Blocks) -> tuple[Form, gr.State]:
         [outcome, form.yarn, recipe, table, start],
         show_progress="hidden",
         trigger_mode="always_last",
+        queue=False,  # at once: it is arithmetic
         api_name=False,
     )
     start.click(lambda values: _start(form, values), form.components, [said, started], api_name=False)
