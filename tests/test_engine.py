@@ -220,6 +220,7 @@ def test_real_weights_answer_alike_packed_and_padded_and_stop(embedded: Path) ->
     completions = dict(generate(loaded, examples, 12))
     assert sorted(completions) == list(range(6)) and all(one.text for one in completions.values())
     prompts = [loaded.renderer.prompt_ids(example) for example in examples]
+    loaded.model.generation_config.repetition_penalty = 1.8  # as some models ask: greedy all the same
     with torch.inference_mode():
         plain = _padded(loaded, prompts, 12)
     for index, tokens in enumerate(plain):

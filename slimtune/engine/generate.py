@@ -106,6 +106,8 @@ def _padded(
         temperature=None,
         top_p=None,
         top_k=None,
+        repetition_penalty=1.0,  # some models' generation_config.json asks for more, which is no greedy answer
+        no_repeat_ngram_size=0,
     )
     return [row[width:].tolist() for row in output]
 
