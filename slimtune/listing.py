@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from slimtune import jobs
 from slimtune.gpus import GPUS, PRICES_AS_OF
 from slimtune.models import MODELS, ModelSpec
 from slimtune.recipe import recipes_folder
@@ -9,19 +10,20 @@ from slimtune.scorers import SCORERS
 from slimtune.tasks import list_tasks
 
 Rows = tuple[str, tuple[str, ...], list[tuple[object, ...]]]
-NUMBERS = {"parameters", "context", "GiB", "GB/s", "TFLOP/s", "USD/h", "train", "test"}
+NUMBERS = {"size", "context", "GiB", "GB/s", "TFLOP/s", "USD/h", "train", "test"}
 
 
 def models() -> Rows:
     rows = [
-        (spec.key, spec.label, f"{spec.params_total / 1e9:.2f}B", spec.native_context, spec.licence, _note(spec))
+        (spec.key, f"{spec.params_total / 1e9:.2f}B", spec.native_context, spec.licence, _note(spec))
         for spec in MODELS.values()
     ]
-    return "Models", ("name", "model", "parameters", "context", "licence", "note"), rows
+    return "Models", ("name", "size", "context", "licence", "note"), rows
 
 
 def _note(spec: ModelSpec) -> str:
-    return spec.note if spec.trainable else "planned for only"
+    gated = ["gated"] if spec.gated else []
+    return ", ".join([*([spec.note] if spec.note else []), *gated]) if spec.trainable else "planned for only"
 
 
 def tasks() -> Rows:
@@ -57,8 +59,17 @@ def recipes() -> Rows:
     return "Recipes", ("name", "what it does"), rows
 
 
+def runs() -> Rows:
+    rows = []
+    for state in jobs.list_runs():
+        at = next((stage for stage in reversed(state.stages)), None)
+        done = f"{at.name}, {at.done} of {at.total}" if at and state.phase != "finished" else ""
+        rows.append((state.name, state.phase, done, state.error.split("\n")[0] if state.phase == "failed" else ""))
+    return "Runs in runs/", ("name", "state", "at", "why"), rows
+
+
 def _headline(file: Path) -> str:
     return file.read_text(encoding="utf-8").split("\n", 1)[0].removeprefix("# ")
 
 
-KINDS = {"models": models, "tasks": tasks, "gpus": gpus, "scorers": scorers, "recipes": recipes}
+KINDS = {"models": models, "tasks": tasks, "gpus": gpus, "scorers": scorers, "recipes": recipes, "runs": runs}
