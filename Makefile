@@ -22,7 +22,7 @@ PINNED = .venv-pins/.pins-$(KEY)
 # a process of tests for each core, up to four: each takes 2 to 3 GiB
 SIDE_BY_SIDE = -n auto --maxprocesses 4 --dist loadgroup
 
-.PHONY: demo install test test-all test-gpu calibrate fit test-pins lint system-tools tokenizers clean
+.PHONY: demo install test test-all test-gpu calibrate fit test-pins lint screenshots system-tools tokenizers clean
 .DEFAULT_GOAL := demo
 
 demo: $(RUN)
@@ -56,6 +56,10 @@ test-pins: $(PINNED)
 lint: $(TEST)
 	$(VENV)/bin/ruff check .
 
+# the pictures of docs/screenshots; RUNS is a folder with runs/ in it
+screenshots: $(TEST) system-tools
+	cd tests && ../$(VENV)/bin/python screenshots.py "$(abspath $(RUNS))"
+
 # strace kills runs between two system calls in tests; chromium opens the app's pages
 system-tools:
 	@missing=""; \
@@ -77,10 +81,10 @@ $(RUN):
 	$(PYTHON) -m venv $(VENV)
 ifeq ($(MACHINE),cpu)
 	cd $(VENV) && $(PIP) --no-deps $(TORCH_ARGS) $$(grep '^torch==' ../constraints/cpu.txt)
-	cd $(VENV) && $(PIP) --no-deps -r ../constraints/cpu.txt -r ../constraints/cpu-no-deps.txt
+	cd $(VENV) && $(PIP) --no-deps -r ../constraints/cpu.txt -r ../constraints/cpu-no-deps.txt -r ../constraints/app.txt
 else
 	cd $(VENV) && $(PIP) -r ../constraints/gpu.txt
-	cd $(VENV) && $(PIP) --no-deps -r ../constraints/gpu-no-deps.txt
+	cd $(VENV) && $(PIP) --no-deps -r ../constraints/gpu-no-deps.txt -r ../constraints/app.txt
 endif
 	cd $(VENV) && $(PIP) --no-deps -e ..
 	touch $@
@@ -93,7 +97,7 @@ $(PINNED):
 	rm -rf $(PINS)
 	$(PYTHON) -m venv $(PINS)
 	cd $(PINS) && $(PIP) --no-deps $(TORCH_ARGS) $$(grep '^torch==' ../constraints/cpu.txt)
-	cd $(PINS) && $(PIP) --no-deps -r ../constraints/cpu.txt -r ../constraints/cpu-no-deps.txt -r ../constraints/dev.txt
+	cd $(PINS) && $(PIP) --no-deps -r ../constraints/cpu.txt -r ../constraints/cpu-no-deps.txt -r ../constraints/app.txt -r ../constraints/dev.txt
 	cd $(PINS) && $(PIP) --no-deps -r ../constraints/colab-t4.txt
 	cd $(PINS) && $(PIP) --no-deps -e ..
 	touch $@

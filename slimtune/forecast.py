@@ -142,7 +142,8 @@ def answer_tokens(row_tokens: int) -> int:
 
 
 def _is_recipe(name: str) -> bool:
-    return name.endswith((".yaml", ".yml")) or (recipes_folder() / f"{name}.yaml").is_file()
+    shipped = recipes_folder() / f"{name}.yaml"
+    return name.endswith((".yaml", ".yml")) or shipped.is_file() or Path(f"{name}.yaml").is_file()
 
 
 def forecast_recipe(prepared: Ready, card: Card | None) -> Forecast:

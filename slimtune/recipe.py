@@ -267,8 +267,9 @@ def _where(path: str, document: Document, keys: tuple[str, ...]) -> str:
 
 def find_recipe(name: str) -> Path:
     """The file of a recipe: a path, or the name of one that comes with slimtune. Raises UserError for neither."""
-    if Path(name).is_file():
-        return Path(name)
+    for path in (Path(name), Path(f"{name}.yaml")):
+        if path.is_file():
+            return path
     shipped = {file.stem: file for file in recipes_folder().glob("*.yaml")}
     if name not in shipped:
         raise UserError(

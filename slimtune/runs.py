@@ -3,6 +3,7 @@
 A step whose output is there is not done again: outputs appear whole (see files.py), so being there is being complete.
 """
 
+import errno
 import fcntl
 import json
 import math
@@ -23,6 +24,7 @@ from slimtune.files import DISK_GONE, append_line, digest_json, read_json, read_
 IDENTITY = "fingerprint.json"
 _OWNER = "owner.json"
 _TRIES = 5  # for the lock
+_NO_LOCKS = {errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOLCK}
 
 
 @dataclass(frozen=True)
@@ -109,6 +111,13 @@ def _locked(owner: BinaryIO) -> bool:
             fcntl.flock(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             time.sleep(0.02)
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+            raise UserError(
+                f"The disk of {owner.name} keeps no locks ({error.strerror}), and two processes in one run would ruin "
+                "it. Choose an --out on another disk."
+            ) from error
         else:
             return True
     return False

@@ -2,6 +2,7 @@
 text, never as markup."""
 
 import json
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -27,6 +28,8 @@ class Live:
     def __init__(self, console: Console):
         # the engine's libraries print; their output goes to the run's log, so the console keeps a stream of its own
         self.console = Console(file=sys.__stdout__) if console.file is sys.stdout else console
+        # a notebook's cell is a terminal that shows every frame of a bar on a line of its own
+        self._animated = self.console.is_terminal and "COLAB_RELEASE_TAG" not in os.environ
         self._progress = Progress(
             TextColumn("{task.description:<26}"),
             BarColumn(bar_width=28),
@@ -36,7 +39,7 @@ class Live:
             TimeRemainingColumn(),
             TextColumn("[dim]{task.fields[detail]}[/dim]"),
             console=self.console,
-            disable=not self.console.is_terminal,
+            disable=not self._animated,
         )
         self._tasks: dict[str, Any] = {}
         self._quarters: dict[str, int] = {}
@@ -57,7 +60,7 @@ class Live:
             self._tasks[stage] = self._progress.add_task(stage, total=total, detail=detail)
         self._progress.update(self._tasks[stage], completed=done, total=total, detail=detail)
         quarter = 4 * done // max(total, 1)
-        if not self.console.is_terminal and quarter > self._quarters.get(stage, -1):
+        if not self._animated and quarter > self._quarters.get(stage, -1):
             self._quarters[stage] = quarter
             self.console.print(Text(f"{self._clock()} {stage}: {done} of {total} {detail}".rstrip()))
 

@@ -19,7 +19,7 @@ from slimtune.errors import Problems, UserError
 from slimtune.evaluate import Evaluation, choose_shots, read_evaluation, with_shots, write_evaluation
 from slimtune.files import damage, digest_file, publish_folder, read_json, write_json
 from slimtune.gpus import GpuSpec, detect_gpu
-from slimtune.plan import Plan, usable_tokens, yarn_for
+from slimtune.plan import Plan, refuse_full_disk, usable_tokens, yarn_for
 from slimtune.plan.context import SETTING
 from slimtune.runs import Run, training_totals
 from slimtune.status import Listener
@@ -159,6 +159,8 @@ class Steps:
             load.cap_memory(self.as_gpu)
         spec, quantisation = self.prepared.spec, self.plan.quantisation
         pinned = read_json(self.run.folder / "source.json")["revision"] if self.run.has("source.json") else None
+        keep, cache = self.recipe.train.keep_checkpoints, source.download_folder(spec)
+        refuse_full_disk(spec, self.plan.setting, keep_checkpoints=keep, run=self.run.folder, download=cache)
         where = source.resolve_source(spec, quantisation=quantisation, revision=pinned or self.recipe.revision)
         self._same_model(where)
         renderer = load.load_renderer(spec, where, thinking=self.recipe.thinking)
@@ -184,7 +186,11 @@ class Steps:
         facts = load.describe(self.loaded)
         self.facts = facts | {"versions": {"slimtune": __version__, **facts["versions"]}}
         self.run.step("data.json", lambda: data_facts(self.prepared, train_rows=len(self.rows)))
-        self.run.step("environment.json", self._environment)
+        began = self.run.step("environment.json", self._environment)
+        if (now := self.facts["versions"]) not in (began["versions"], *began.get("went_on_with", ())):
+            self.listener.say("It goes on with other versions than it began with; the report says so.")
+            went_on = [*began.get("went_on_with", ()), now]
+            write_json(self.run.folder / "environment.json", began | {"went_on_with": went_on})
         return self.loaded
 
     def _planned(self, counted: RowTokens | None = None) -> Plan:
@@ -251,7 +257,11 @@ class Steps:
         self.listener.progress("Fine-tune", report.step, report.steps, f"loss {report.loss:.3f}")
 
     def _save_adapter(self, out: Path) -> None:
+        if self.prepared.spec.folder is None:  # the model's name, not where it lies on this machine
+            made, settings = read_json(self.run.folder / "source.json"), self.loaded.model.peft_config["default"]
+            settings.base_model_name_or_path, settings.revision = made["repository"], made["revision"]
         self.loaded.model.save_pretrained(out)
+        (out / "README.md").unlink(missing_ok=True)  # PEFT's form to be filled in, which names that place too
         self.loaded.renderer.tokenizer.save_pretrained(out)
         write_json(out / SETTING, {"rope": self.loaded.rope})
 

@@ -34,19 +34,29 @@ TABS = ("Plan", "Data", "Runs", "Results", "Compare", "Try it")
 class App:
     """`slimtune app` as one would type it, over a folder of its own."""
 
-    def __init__(self, folder: Path, *options: str, cache: Path | None = None, password: str | None = None):
-        self.folder, self.began = folder, time.monotonic()
-        environment = {**os.environ, "PYTHONPATH": "", **({"SLIMTUNE_CACHE": str(cache)} if cache else {})}
-        environment |= {"SLIMTUNE_APP_PASSWORD": password} if password else {}
-        self.log = folder.with_name(f"{folder.name}.log")
-        command = [sys.executable, "-m", "slimtune.cli", "app", str(folder), "--port", str(free_port()), *options]
+    def __init__(self, folder: Path, *options: str, password: str | None = None, log: Path | None = None):
+        self.folder, self.options = folder, options
+        self.environment = os.environ | ({"SLIMTUNE_APP_PASSWORD": password} if password else {})
+        self.log = log or folder.with_name(f"{folder.name}.log")
+        self.start()
+
+    def start(self) -> None:
+        self.began = time.monotonic()
+        port = str(free_port())
+        command = [sys.executable, "-m", "slimtune.cli", "app", str(self.folder), "--port", port, *self.options]
         with self.log.open("w") as log:
-            self.process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
+            self.process = subprocess.Popen(command, stdout=log, stderr=log, env=self.environment)
         self.url = until(lambda: re.search(r"http://\S+:\d+", self.said), seconds=60, every=0.02)[0]
+
+    def restart(self) -> None:
+        """Killed outright, and opened again."""
+        self.process.kill()
+        self.process.wait()
+        self.start()
 
     @property
     def said(self) -> str:
-        assert getattr(self, "process", None) is None or self.process.poll() is None, self.log.read_text()
+        assert self.process.poll() is None, self.log.read_text()
         return self.log.read_text()
 
     def close(self) -> None:
@@ -155,13 +165,14 @@ def test_from_a_plan_to_an_answer(app: App, browser) -> None:
     page.page.click("#start")
     page.wait_text("#run-view", r"\d of 6, loss", ms=WORK_MS)  # the Runs tab comes by itself
     first = float(re.search(r"loss ([\d.]+)", page.text("#run-view"))[1])
-    page.wait_text("#run-view", r"[2-5] of 6, loss", ms=WORK_MS)
-    page.page.click("#stop")
-    page.wait_text("#run-said", "Asked to stop")
-    page.close()  # nothing it started ends with it
+    page.close()
+    app.restart()  # nothing that it started ends with it
 
     page = Page(browser, app.url)
     page.tab("Runs")
+    page.wait_text("#run-view", r"[2-5] of 6, loss", ms=WORK_MS)
+    page.page.click("#stop")
+    page.wait_text("#run-said", "Asked to stop")
     page.wait_text("#run-view .slim-badge", "stopped", ms=WORK_MS)
     (folder,) = (path for path in (app.folder / "runs").iterdir() if path.is_dir())
     stopped_at = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])["step"]
@@ -318,6 +329,17 @@ def test_no_file_of_the_machine_is_served(app: App) -> None:
             with pytest.raises(urllib.error.HTTPError) as refused:
                 urllib.request.urlopen(app.url.rstrip("/") + route + path, timeout=20)
             assert refused.value.code in (403, 404), route + path
+
+
+def test_in_a_notebook_it_is_for_this_machine_alone(tmp_path: Path) -> None:
+    code = (
+        "from slimtune.app.serve import show_in_notebook\n"
+        "served = show_in_notebook()\n"
+        "assert served.public_url is None and served.password is None and '127.0.0.1' in served.url, served\n"
+        "served.close()\n"
+    )
+    colab = os.environ | {"COLAB_RELEASE_TAG": "x", "GRADIO_SHARE": "True"}
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=colab, check=True, timeout=60)
 
 
 def test_a_folder_that_is_not_there_is_a_sentence(tmp_path: Path) -> None:

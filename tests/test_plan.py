@@ -8,7 +8,7 @@ import pytest
 from slimtune.errors import UserError
 from slimtune.gpus import DetectedGpu, get_gpu
 from slimtune.models import get_model
-from slimtune.plan import Setting, high_gib, make_plan, parts_gib
+from slimtune.plan import Setting, high_gib, make_plan, parts_gib, refuse_full_disk
 from slimtune.plan.calibration import CONSTANTS, errors_held_out, fit, read_table
 from slimtune.plan.planner import powers_of_two_dividing
 
@@ -199,3 +199,10 @@ def test_a_folder_in_4_bit_is_planned_by_its_own_list_of_what_is_not(tmp_path):
     assert plan.unquantised == plan.setting.unquantised == 3 * 2560 * 9728 + 4096 * 2560
     with pytest.raises(UserError, match="comes in 4-bit"):
         make_plan(get_model(str(tmp_path)), quantisation="16bit", **asked)
+
+
+def test_a_job_that_the_disk_has_no_room_for_is_refused_before_it_begins(tmp_path):
+    setting = on_gpu("16bit", "bf16", True, 1, 1024, 64)
+    refuse_full_disk(QWEN3_4B, setting, keep_checkpoints=2, run=tmp_path / "not" / "there", download=None)
+    with pytest.raises(UserError, match=r"needs [\d,.]+ GiB of disk .* HF_HOME"):  # more than any disk holds
+        refuse_full_disk(QWEN3_4B, setting, keep_checkpoints=10**7, run=tmp_path / "run", download=tmp_path)

@@ -134,3 +134,10 @@ def test_a_stop_token_that_the_tokenizer_does_not_have_stops_nothing(tokenizer):
         tokenizer, replace(SPEC, traits=replace(SPEC.traits, stop_token="<|nowhere|>")), thinking="off"
     )
     assert renderer.stop_words() == ["<|im_end|>"]
+
+
+def test_the_embedded_tokenizer_knows_words_and_gives_back_what_it_read(tokenizer) -> None:
+    assert tokenizer.tokenize("I want to activate my card") == ["I", "Ġwant", "Ġto", "Ġactivate", "Ġmy", "Ġcard"]
+    text = "a <|im_start|>user\n don't, 1234 é 中 😀"
+    assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
+    assert tokenizer.convert_tokens_to_ids("<|im_end|>") == tokenizer.eos_token_id == 2

@@ -32,9 +32,10 @@ from slimtune.gpus import detect_gpu
 from slimtune.report import read_report
 from slimtune.runs import read_metrics
 
-pytestmark = pytest.mark.xdist_group("survival")  # in one process: they share what takes long to make
-
-pytestmark = pytest.mark.skipif(detect_gpu() is not None, reason="the same bytes are promised on the CPU")
+pytestmark = [
+    pytest.mark.xdist_group("survival"),  # in one process: they share what takes long to make
+    pytest.mark.skipif(detect_gpu() is not None, reason="the same bytes are promised on the CPU"),
+]
 KILLS, LANES = 22, 2
 STEPS = 6
 
@@ -366,6 +367,35 @@ def test_a_run_with_a_damaged_checkpoint_says_so_and_ends_with_the_same_bytes(
 
     with ThreadPoolExecutor(LANES) as pool:
         assert [*pool.map(go_on, range(len(names)))] == [*names]
+
+
+def test_a_run_that_goes_on_with_other_versions_says_so_and_its_report_too(
+    field, broken_off: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(broken_off, tmp_path / "run")
+    place = tmp_path / "run" / "environment.json"
+    began = json.loads(place.read_text())
+    real = began["versions"]
+    place.write_text(json.dumps(began | {"versions": real | {"trl": "0.1"}}))
+    assert "goes on with other versions" in field.finish(tmp_path).said
+    ended = json.loads(place.read_text())
+    assert ended["versions"]["trl"] == "0.1" and ended["went_on_with"] == [real]
+    assert "Went on with" in (tmp_path / "run" / "report.md").read_text()
+
+
+def test_an_adapter_is_loaded_by_peft_alone_and_names_no_place_of_this_machine(field: Field, tiny_model: Path) -> None:
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    adapter = field.quiet / "adapter"
+    base = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
+    ids = torch.arange(5, 25)[None]
+    with torch.no_grad():
+        before = base(ids).logits
+        after = PeftModel.from_pretrained(base, adapter)(ids).logits
+    assert (before - after).abs().max() > 0.01, "the adapter does something"
+    assert not (adapter / "README.md").exists()
 
 
 class Trap:

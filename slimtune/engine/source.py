@@ -58,6 +58,15 @@ def local_folder(spec: ModelSpec) -> Path | None:
     return None
 
 
+def download_folder(spec: ModelSpec) -> Path | None:
+    """Where a model will be fetched to; None where that is not needed."""
+    if local_folder(spec) is not None:
+        return None
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    return Path(HF_HUB_CACHE)
+
+
 def _local(folder: Path) -> Source:
     if not (folder / "config.json").is_file():
         raise UserError(f"{folder} holds no model: config.json is missing.")

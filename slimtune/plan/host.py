@@ -1,11 +1,38 @@
 """What a job takes beside the card: disk for everything it writes, host memory while it loads and trains."""
 
+import shutil
+from pathlib import Path
+
+from slimtune.errors import UserError
 from slimtune.models import ModelSpec
 from slimtune.plan.memory import GIB, NF4_BYTES, Setting, resident_gib
 
 _GGUF_Q4_BYTES = 0.6  # a weight in Q4_K_M: 4.8 bits
+_ANSWERS_GIB = 0.05  # answers, plots, logs
 _PROCESS_GIB = 4.0  # Python with torch on CUDA, transformers and Unsloth imported
 _SHARD_GIB = 5.0  # the largest weights file of a repository, mapped while it is read
+
+
+def refuse_full_disk(
+    spec: ModelSpec, setting: Setting, *, keep_checkpoints: int, run: Path, download: Path | None
+) -> None:
+    """Raises UserError where the disks of `run` and of `download` (None: the model is here already) have no room for
+    what a run writes there."""
+    needs = disk_gib(spec, setting, keep_checkpoints=keep_checkpoints)
+    due = [(run, needs["checkpoints"] + needs["adapter"] + _ANSWERS_GIB)]
+    due += [(download, needs["download"])] if download is not None else []
+    disks: dict[int, list[tuple[Path, float]]] = {}
+    for folder, gib in due:
+        there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        disks.setdefault(there.stat().st_dev, []).append((there, gib))
+    for parts in disks.values():
+        needed, free = sum(gib for _, gib in parts), shutil.disk_usage(parts[0][0]).free / GIB
+        if free < needed:
+            folders = " and ".join(str(folder) for folder, _ in parts)
+            raise UserError(
+                f"{spec.label} needs {needed:.1f} GiB of disk in {folders}, and {free:.1f} are free. Make room, or "
+                "choose another disk: --out for the run, HF_HOME for the download."
+            )
 
 
 def disk_gib(spec: ModelSpec, setting: Setting, *, keep_checkpoints: int) -> dict[str, float]:

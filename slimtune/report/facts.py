@@ -61,7 +61,7 @@ def ran_facts(run: RunFiles) -> tuple[Fact, ...]:
     if not environment:
         return ()
     modules = ", ".join(f"{leaf} x {count}" for leaf, count in section(environment, "adapter_modules").items())
-    versions = ", ".join(f"{name} {version}" for name, version in section(environment, "versions").items())
+    versions = _versions(section(environment, "versions"))
     facts = [
         ("Model", _joined(model, ("label", "key"))),
         ("Note", run.note),
@@ -77,9 +77,14 @@ def ran_facts(run: RunFiles) -> tuple[Fact, ...]:
         ("Platform", environment.get("platform")),
         ("CPU threads", environment.get("cpu_threads")),
         ("Versions", versions),
+        ("Went on with", "; ".join(_versions(later) for later in _listed(environment.get("went_on_with")))),
         ("Started, finished", _joined(environment, ("started", "finished"), " to ")),
     ]
     return tuple((name, str(value)) for name, value in facts if value)
+
+
+def _versions(versions: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {version}" for name, version in versions.items())
 
 
 def context_facts(run: RunFiles) -> tuple[Fact, ...]:
