@@ -82,6 +82,7 @@ def draft_of(recipe: Recipe) -> Draft | None:
     return draft if Recipe.model_validate(recipe_value(draft)) == recipe else None
 
 
+@functools.cache
 def starting_drafts() -> dict[str, Draft]:
     """By name, the recipes that come with slimtune and that a form can show whole."""
     found = {file.stem: draft_of(load_recipe(file)) for file in sorted(recipes_folder().glob("*.yaml"))}

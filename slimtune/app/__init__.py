@@ -2,6 +2,7 @@
 and all that it starts are processes of their own, so closing the page stops nothing."""
 
 import contextlib
+import gc
 import inspect
 import os
 from collections.abc import Iterator
@@ -11,9 +12,10 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # read at Gradio's i
 
 
 @contextlib.contextmanager
-def _without_stubs() -> Iterator[None]:
-    """While Gradio is imported: it parses the source of its every component to write type stubs beside it, which takes
-    half of its import. A class that is in no file has none to write (gradio/component_meta.py, 6.31)."""
+def _quick_import() -> Iterator[None]:
+    """While Gradio is imported, in half the time. It parses the source of its every component to write type stubs
+    beside it; a class that is in no file has none to write (gradio/component_meta.py, 6.31). And nothing of a thousand
+    modules is garbage yet."""
     file_of = inspect.getfile
 
     def fileless(thing: Any) -> str:
@@ -22,11 +24,13 @@ def _without_stubs() -> Iterator[None]:
         return file_of(thing)
 
     inspect.getfile = fileless
+    gc.disable()
     try:
         yield
     finally:
+        gc.enable()
         inspect.getfile = file_of
 
 
-with _without_stubs():
+with _quick_import():
     import gradio  # noqa: F401  before the modules of this room, which use it

@@ -21,7 +21,7 @@ LABELS, FREE_TEXT = "One of a few labels", "Free text"
 _MEANING = {LABELS: ("text", "label"), FREE_TEXT: ("prompt", "completion")}
 _LENGTHS = (512, 1024, 2048, 4096, 8192, 16384, 32768, 65536, 131072)
 _RANKS = (8, 16, 32, 64, 128)
-_FIRST = "smollm2-banking77-demo"
+FIRST = "smollm2-banking77-demo"  # the recipe the form starts as
 
 
 @dataclass(frozen=True)
@@ -103,8 +103,8 @@ class Form:
 def build_form() -> Form:
     """The form on the page. It starts as the demo's recipe."""
     drafts = starting_drafts()
-    first = drafts[_FIRST]
-    start = gr.Dropdown(list(drafts), value=_FIRST, label="Start from a recipe", filterable=True, elem_id="start-from")
+    first = drafts[FIRST]
+    start = gr.Dropdown(list(drafts), value=FIRST, label="Start from a recipe", filterable=True, elem_id="start-from")
     rows = _task_rows(first)
     models = [(f"{spec.label}, {spec.params_total / 1e9:.2g}B", key) for key, spec in MODELS.items() if spec.trainable]
     model = gr.Dropdown(models, value=first.model, label="Model", filterable=True, elem_id="model")

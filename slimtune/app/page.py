@@ -15,8 +15,8 @@ def make_page() -> gr.Blocks:
                 form, started = plan_tab.build(page)
             with gr.Tab("Data", id="data") as data:
                 data_tab.build(form, data)
-            with gr.Tab("Runs", id="runs"):
-                runs_tab.build(page, started)
+            with gr.Tab("Runs", id="runs") as runs:
+                runs_tab.build(tabs, runs, started)
             with gr.Tab("Results", id="results") as results:
                 results_tab.build(results)
             with gr.Tab("Compare", id="compare") as compare:

@@ -24,7 +24,7 @@ def build(page: gr.Blocks) -> tuple[Form, gr.State]:
             outcome = gr.HTML(elem_classes="slim", elem_id="outcome")
             start, said = gr.Button("Start on this machine", variant="primary", elem_id="start"), gr.HTML()
             with gr.Accordion("Show the recipe", open=False):
-                recipe = gr.Code(language="yaml", interactive=False, label="Recipe", elem_id="recipe")
+                recipe = gr.Textbox(label="Recipe", lines=8, interactive=False, buttons=["copy"], elem_id="recipe")
     table = gr.HTML(elem_classes="slim", elem_id="every-model", js_on_load=SORT)
     started = gr.State("")
     gr.on(

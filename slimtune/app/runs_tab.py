@@ -15,8 +15,8 @@ from slimtune.status import State, read_state
 _EVERY_S = 2.0
 
 
-def build(page: gr.Blocks, started: gr.State) -> gr.Dropdown:
-    """The tab on the page; its choice of a run."""
+def build(tabs: gr.Tabs, tab: gr.Tab, started: gr.State) -> None:
+    """The tab on the page. It looks at the run again and again for as long as it is the one that is seen."""
     with gr.Row(elem_classes="slim-controls"):
         chosen = gr.Dropdown([], label="Run", scale=4, min_width=260, elem_id="run", filterable=True)
         stop = gr.Button("Stop", variant="stop", scale=1, min_width=110, elem_id="stop", interactive=False)
@@ -24,17 +24,24 @@ def build(page: gr.Blocks, started: gr.State) -> gr.Dropdown:
     said, view = gr.HTML(elem_id="run-said"), gr.HTML(elem_classes="slim", elem_id="run-view")
     with gr.Accordion("What the process printed", open=False):
         log = gr.HTML(elem_id="run-log")
-    timer = gr.Timer(_EVERY_S)
+    timer = gr.Timer(_EVERY_S, active=False)
     shown = [chosen, view, log, stop, resume]
-    gr.on([page.load, timer.tick], _tick, chosen, shown, show_progress="hidden", api_name=False)
+    gr.on([tab.select, timer.tick], _tick, chosen, shown, show_progress="hidden", api_name=False)
+    tabs.select(_watched, None, timer, show_progress="hidden", queue=False, api_name=False)
     chosen.input(_show, chosen, shown[1:], show_progress="hidden", api_name=False)
-    started.change(_choose, started, shown, show_progress="hidden", api_name=False)
+    started.change(
+        lambda name: (*_tick(name or None), gr.Timer(active=True)), started, [*shown, timer], show_progress="hidden",
+        api_name=False,
+    )  # fmt: skip
     stop.click(lambda name: _do(jobs.stop, name, _STOPPING), chosen, said, api_name=False)
     resume.click(lambda name: _do(jobs.resume, name, "It goes on."), chosen, said, api_name=False)
-    return chosen
 
 
 _STOPPING = "Asked to stop. It finishes the step it is at, and saves."
+
+
+def _watched(selected: gr.SelectData) -> gr.Timer:
+    return gr.Timer(active=selected.value == "Runs")
 
 
 def _tick(name: str | None) -> tuple[Any, ...]:
@@ -42,10 +49,6 @@ def _tick(name: str | None) -> tuple[Any, ...]:
     names = [state.name for state in states]
     chosen = name if name in names else next(iter(names), None)
     return gr.update(choices=[(_words(state), state.name) for state in states], value=chosen), *_show(chosen)
-
-
-def _choose(name: str) -> tuple[Any, ...]:
-    return _tick(name or None)
 
 
 def _show(name: str | None) -> tuple[Any, ...]:

@@ -2,15 +2,18 @@
 
 import os
 import secrets
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 
 import gradio as gr
 
+from slimtune.app.form import FIRST
 from slimtune.app.look import css, theme
 from slimtune.app.page import make_page
-from slimtune.draft import MOST_UPLOAD_MB
+from slimtune.draft import MOST_UPLOAD_MB, outlook, starting_drafts
 from slimtune.errors import UserError
+from slimtune.gpus import detect_gpu
 
 PASSWORD = "SLIMTUNE_APP_PASSWORD"  # the variable that may hold one
 USER = "slimtune"
@@ -56,7 +59,13 @@ def serve(folder: Path, *, host: str, port: int | None, share: bool, inline: boo
         )  # fmt: skip
     except OSError as error:
         raise UserError(f"Port {port} on {host} cannot be had: {error}. Choose another --port.") from error
+    threading.Thread(target=_warm, daemon=True).start()
     return Served(page, url, public_url, None if given else password)
+
+
+def _warm() -> None:
+    """What the first answer needs, while the browser still reads the page."""
+    outlook(starting_drafts()[FIRST], detect_gpu())
 
 
 def show_in_notebook(folder: str = ".") -> Served:

@@ -44,7 +44,7 @@ def build(tab: gr.Tab) -> None:
     said = gr.HTML(sentence(_IDLE), elem_id="try-said")
     with gr.Accordion("Instruction and tools", open=False):
         system = gr.Textbox("", label="Instruction (the system turn)", lines=4, max_lines=12, elem_id="try-system")
-        tools = gr.Code("", language="json", label="Tools, as JSON", elem_id="try-tools", max_lines=16)
+        tools = gr.Textbox("", label="Tools, as JSON", lines=4, max_lines=16, elem_id="try-tools")
     prompt = gr.Textbox("", label="Prompt", lines=3, elem_id="prompt")
     with gr.Row(elem_classes="slim-controls"):
         limit = gr.Number(128, label="Answer tokens, at most", precision=0, minimum=1, maximum=4096, min_width=110)
