@@ -149,7 +149,9 @@ def app_(
     host: Annotated[
         str, typer.Option("--host", help="Let other machines in, behind a password: 0.0.0.0.")
     ] = "127.0.0.1",
-    port: Annotated[int | None, typer.Option("--port", help="Default: the first free one from 7860 on.")] = None,
+    port: Annotated[
+        int | None, typer.Option("--port", min=1, max=65535, help="Default: the first free one from 7860 on.")
+    ] = None,
     share: Annotated[bool, typer.Option("--share", help="A public link through Gradio, behind a password.")] = False,
 ) -> None:
     """Open the app in a browser: plan, start, watch, compare and try. What it starts goes on when it is closed."""
@@ -157,7 +159,10 @@ def app_(
         from slimtune.app.serve import PASSWORD, USER, serve
     except ModuleNotFoundError as error:
         raise UserError("The app needs Gradio. Run: pip install 'slimtune[app]', or `make install`.") from error
-    served = serve(folder, host=host, port=port, share=share)
+    if not folder.is_dir():
+        raise UserError(f"There is no folder {folder}. The app keeps its runs in it: make it first.")
+    os.chdir(folder)
+    served = serve(host=host, port=port, share=share)
     screen.show_app(Console(), served, user=USER, variable=PASSWORD)
     served.wait()
 

@@ -6,7 +6,6 @@ Answers while one types: rows are read once and remembered, and the rest is arit
 import functools
 import json
 import re
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ import yaml
 
 from slimtune.check import Ready, read_rows, ready
 from slimtune.errors import Problem, Problems, UserError
-from slimtune.files import digest_file
+from slimtune.files import digest_file, write_bytes
 from slimtune.forecast import Card, Forecast, Line, forecast_all, forecast_recipe, load_of
 from slimtune.models import get_model
 from slimtune.recipe import (
@@ -35,7 +34,7 @@ from slimtune.tasks import Quality, Task
 
 UPLOADS = Path("uploads")
 MOST_UPLOAD_MB = 200
-READABLE = (".jsonl", ".csv", ".tsv", ".json")
+READABLE = (".jsonl", ".csv", ".tsv")
 _NOT_IN_A_NAME = re.compile(r"[^a-z0-9.]+")
 _HERE = "the form"
 
@@ -86,7 +85,7 @@ def draft_of(recipe: Recipe) -> Draft | None:
 def starting_drafts() -> dict[str, Draft]:
     """By name, the recipes that come with slimtune and that a form can show whole."""
     found = {file.stem: draft_of(load_recipe(file)) for file in sorted(recipes_folder().glob("*.yaml"))}
-    return {name: draft for name, draft in found.items() if draft is not None}
+    return {name: draft for name, draft in found.items() if draft is not None and draft.task}
 
 
 @dataclass(frozen=True)
@@ -117,13 +116,18 @@ def recipe_value(draft: Draft) -> dict[str, Any]:
     value = {
         "model": draft.model,
         "task": draft.task,
-        "data": {key: item for key, item in data.items() if item},
+        "data": _said(data),
         "lora": _unusual(Lora(), {"r": draft.rank, "alpha": draft.alpha}),
         "train": _unusual(Train(), {"epochs": draft.epochs, "lr": draft.lr, "batch": draft.batch}),
         "evaluate": _unusual(Evaluate(), {"few_shot": draft.few_shot}),
         "context": {"length": draft.context, "method": "yarn"} if draft.yarn else draft.context,
     }
-    return {key: item for key, item in value.items() if item}
+    return _said(value)
+
+
+def _said(value: dict[str, Any]) -> dict[str, Any]:
+    """Without what was left empty. A 0 was not."""
+    return {key: item for key, item in value.items() if item not in (None, "", [], {})}
 
 
 def _unusual(usual: Section, said: dict[str, Any]) -> dict[str, Any]:
@@ -132,6 +136,8 @@ def _unusual(usual: Section, said: dict[str, Any]) -> dict[str, Any]:
 
 def outlook(draft: Draft, card: Card | None) -> Outlook:
     """What is wrong with a draft, or whether it fits `card` (None: the CPU), how long and for how much."""
+    if not draft.task and not draft.train:
+        return Outlook(None, (Problem("rows", "Upload a file of training rows, .csv or .jsonl."),), None, "")
     try:
         prepared = ready(_source(draft), rows=_remembered)
     except Problems as error:
@@ -157,10 +163,11 @@ def keep_upload(path: Path, *, name: str) -> str:
         raise UserError(f"{Path(name).name} is not a file of rows. Upload .jsonl, .csv or .tsv.")
     if path.stat().st_size > MOST_UPLOAD_MB * 2**20:
         raise UserError(f"{Path(name).name} is larger than {MOST_UPLOAD_MB} MB. Put it beside a recipe instead.")
-    stem = _NOT_IN_A_NAME.sub("-", Path(name).stem.lower()).strip("-.")[:40].replace("train", "rows") or "rows"
+    stem = _NOT_IN_A_NAME.sub("-", Path(name).stem.lower()).strip("-.")[:40]
+    stem = "rows" if stem in ("", "train") else stem  # a file called train is named after its folder (formats.py)
     kept = UPLOADS / digest_file(path)[:8] / f"{stem}{ending}"
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(path, kept)
+    if not kept.is_file():
+        write_bytes(kept, path.read_bytes())
     return str(kept)
 
 
@@ -177,7 +184,7 @@ def _remembered(recipe: Recipe, data_dir: Path | None) -> tuple[Task, Quality]:
     return _rows(json.dumps(asked), json.dumps(stamps))
 
 
-@functools.lru_cache(maxsize=8)
+@functools.lru_cache(maxsize=3)
 def _rows(asked: str, stamps: str) -> tuple[Task, Quality]:
     return read_rows(Recipe.model_validate({"model": "any", **json.loads(asked)}))
 
@@ -194,7 +201,7 @@ def _write_float(dumper: yaml.SafeDumper, value: float) -> yaml.Node:
 
 
 def _write_text(dumper: yaml.SafeDumper, value: str) -> yaml.Node:
-    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style='"' if "\n" in value else None)
+    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=None if value.isprintable() else '"')
 
 
 _Dumper.add_representer(float, _write_float)

@@ -6,6 +6,7 @@ folder NAME-HASH, the recipe it was started with (NAME-HASH.yaml) and what its p
 
 import json
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -26,21 +27,25 @@ from slimtune.runs import IDENTITY
 from slimtune.status import State, read_state
 
 RUNS = Path("runs")
+_SLIMTUNE = (sys.executable, "-P", "-m", "slimtune.cli")  # -P: what lies in this folder is no module of ours
 _START_S = 60.0  # a busy machine needs seconds until Python runs
 _CHECK_S = 600.0
 _LAST_LINES = 12
 
 
 def start(recipe_text: str, *, name: str) -> Path:
-    """Start a run of this recipe in a process of its own, and return its folder once it is at work, or done already.
+    """Start a run of this recipe in a process of its own, and return its folder once it is at work. A run that is at
+    work or done already is left as it is.
 
     Raises Problems with everything wrong with the recipe, and UserError with its last words where the process ends.
     """
-    draft = RUNS / f".{name}.yaml"
+    draft = RUNS / f".{name}-{secrets.token_hex(4)}.yaml"
     write_text(draft, recipe_text)
     try:
         identity = run_identity(ready(read_recipe(draft)), as_gpu=None)
         folder = run_folder(RUNS, name, identity)
+        if read_state(folder).phase in ("running", "finished"):
+            return folder
         draft.replace(_beside(folder, "yaml"))
     finally:
         draft.unlink(missing_ok=True)
@@ -55,8 +60,8 @@ def resume(folder: Path) -> None:
     recipe = next((file for file in (_beside(folder, "yaml"), folder / "recipe.json") if file.is_file()), None)
     if recipe is None:
         raise UserError(f"{folder.name} did not get far enough to be gone on with. Start it again.")
-    card = read_json(folder / IDENTITY)["card"] if (folder / IDENTITY).is_file() else THIS_MACHINE
-    rehearsal = [] if card == THIS_MACHINE else ["--as-gpu", card]
+    card = read_json(folder / IDENTITY).get("card") if (folder / IDENTITY).is_file() else THIS_MACHINE
+    rehearsal = [] if card in (None, THIS_MACHINE) else ["--as-gpu", card]
     _launch(["run", str(recipe), "--out", str(folder), *rehearsal], folder)
 
 
@@ -68,17 +73,25 @@ def stop(folder: Path) -> None:
         raise UserError(f"{folder.name} is not running.")
     if owner["host"] != socket.gethostname():
         raise UserError(f"{folder.name} runs on {owner['host']}. Stop it there: process {owner['pid']}.")
-    os.kill(owner["pid"], signal.SIGTERM)
+    try:
+        os.kill(owner["pid"], signal.SIGTERM)
+    except ProcessLookupError as error:
+        raise UserError(f"{folder.name} has just ended.") from error
+    except PermissionError as error:
+        raise UserError(f"{folder.name} runs as another user: process {owner['pid']}.") from error
 
 
-def check(recipe_text: str) -> dict[str, Any]:
-    """What `slimtune check` finds, from a process of its own: counting tokens needs the training libraries. Raises
-    UserError with what it said where it refuses."""
+def check(recipe_text: str, *, gpu: str = "") -> dict[str, Any]:
+    """What `slimtune check` finds, from a process of its own: counting tokens needs the training libraries. `gpu` is
+    the card to plan for, if not this machine's. Raises UserError with what it said where it refuses."""
     with tempfile.TemporaryDirectory() as folder:
         recipe = Path(folder) / "recipe.yaml"
         write_text(recipe, recipe_text)
-        command = [sys.executable, "-m", "slimtune.cli", "check", str(recipe), "--json"]
-        done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=_CHECK_S)
+        command = [*_SLIMTUNE, "check", str(recipe), "--json", *(["--gpu", gpu] if gpu else [])]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=_CHECK_S)
+        except subprocess.TimeoutExpired as error:
+            raise UserError(f"The check took longer than {_CHECK_S:.0f} s. Run it in a terminal.") from error
     if done.returncode:
         raise UserError(done.stderr.strip() or f"The check ended with exit code {done.returncode}.")
     return json.loads(done.stdout.splitlines()[-1])
@@ -108,17 +121,25 @@ def last_words(folder: Path, *, lines: int = _LAST_LINES) -> str:
 
 def _launch(arguments: Sequence[str], folder: Path) -> None:
     """Start the process in a session of its own, so that it outlives this one; wait until it owns its folder."""
-    command = [sys.executable, "-m", "slimtune.cli", *arguments]
-    with _beside(folder, "log").open("wb") as log:
-        child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+    log_file = _beside(folder, "log")
+    before = log_file.stat().st_size if log_file.is_file() else 0
+    with log_file.open("ab") as log:
+        child = subprocess.Popen(
+            [*_SLIMTUNE, *arguments], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+        )
     threading.Thread(target=child.wait, daemon=True).start()  # or it stays a zombie
     end = time.monotonic() + _START_S
     while time.monotonic() < end:
         if child.poll() is not None or read_state(folder).owner.get("pid") == child.pid:
             break
         time.sleep(0.05)
+    else:
+        raise UserError(
+            f"{folder.name} has not begun after {_START_S:.0f} s; its process is {child.pid}. {log_file} tells."
+        )
     if child.poll():
-        raise UserError(last_words(folder) or f"The process ended with exit code {child.returncode}.")
+        said = log_file.read_bytes()[before:].decode("utf-8", "replace").strip()
+        raise UserError(said or f"The process ended with exit code {child.returncode}.")
 
 
 def _beside(folder: Path, ending: str) -> Path:

@@ -29,7 +29,7 @@ class Lora(Section):
 
     r: int = Field(64, ge=1, le=1024)
     """Rank."""
-    alpha: int = Field(64, ge=1)
+    alpha: int = Field(64, ge=1, le=65_536)
     """Scale; the update is multiplied by alpha / r."""
     dropout: float = Field(0.0, ge=0, lt=1)
     """Above 0 switches Unsloth's fast kernels off."""
@@ -38,13 +38,13 @@ class Lora(Section):
 class Train(Section):
     """How the adapter is trained. The defaults are the published study's."""
 
-    epochs: float = Field(4, gt=0)
+    epochs: float = Field(4, gt=0, le=10_000)
     lr: float = Field(5e-5, gt=0, lt=1)
     """Peak learning rate."""
     schedule: Literal["linear", "cosine", "constant"] = "linear"
     warmup: float = Field(0.05, ge=0, lt=1)
     """Share of the steps over which the learning rate rises."""
-    batch: int = Field(16, ge=1)
+    batch: int = Field(16, ge=1, le=65_536)
     """Rows per optimizer step. It never changes, whatever has to be split to fit."""
     micro_batch: int | None = Field(None, ge=1)
     """Rows per forward pass; chosen by the plan where it is not given."""
@@ -88,7 +88,7 @@ class Data(Section):
 class Evaluate(Section):
     """How base and tuned are scored."""
 
-    few_shot: int = Field(3, ge=0)
+    few_shot: int = Field(3, ge=0, le=1000)
     """Training examples in the few-shot prompt; with few classes, at least one of each. 0 leaves that score out."""
     max_new_tokens: int | None = Field(None, ge=1)
     """Longest answer; the task's own limit where it is not given."""
@@ -98,7 +98,7 @@ class Context(Section):
     """How long a row may be, and how positions beyond the model's own window are reached. A number is short for
     {length: number}."""
 
-    length: int = Field(2048, ge=64)
+    length: int = Field(2048, ge=64, le=16 * 1024**2)
     """Longest row in tokens, prompt and answer."""
     method: Literal["none", "yarn"] = "none"
     """`yarn` stretches the window of a model that is meant for it (see plan/context.py)."""

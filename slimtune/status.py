@@ -11,12 +11,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from slimtune.errors import CannotWrite, Interrupted, SlimtuneError
+from slimtune.errors import CannotWrite, Interrupted, ServiceAway, SlimtuneError
 from slimtune.files import read_json, write_json
 from slimtune.runs import holder
 
 STATUS = "status.json"
 _EVERY_S = 1.0
+_GOES_ON = (None, 0, *(kind.exit_code for kind in (Interrupted, ServiceAway, CannotWrite)))  # with the same command
 
 Phase = Literal["running", "finished", "stopped", "failed"]
 
@@ -116,26 +117,27 @@ def telling(folder: Path, listener: Listener) -> Iterator[Telling]:
 
 def read_state(folder: Path) -> State:
     """What the run in `folder` is doing now. A folder that no run was ever in counts as stopped."""
-    document = _document(folder / STATUS)
-    owner = holder(folder)
-    stages = tuple(Stage(**stage) for stage in document.get("stages", ()))
-    error = str(document.get("error", ""))
-    return State(
-        folder, _phase(folder, document, owner), stages, str(document.get("said", "")), error, owner,
-        float(document.get("updated", 0.0)),
-    )  # fmt: skip
+    document, owner = _document(folder / STATUS), holder(folder)
+    phase = _phase(folder, document.get("exit_code"), owner)
+    said, error = (str(document.get(name) or "") for name in ("said", "error"))
+    return State(folder, phase, document.get("stages", ()), said, error, owner, document.get("updated", 0.0))
 
 
-def _phase(folder: Path, document: dict[str, Any], owner: dict[str, Any]) -> Phase:
+def _phase(folder: Path, exit_code: Any, owner: dict[str, Any]) -> Phase:
     if owner:
         return "running"
     if (folder / "report.html").is_file():
         return "finished"
-    return "stopped" if document.get("exit_code") in (None, 0, Interrupted.exit_code) else "failed"
+    return "stopped" if exit_code in _GOES_ON else "failed"
 
 
 def _document(path: Path) -> dict[str, Any]:
+    """What stands there; empty where nothing does, or what this version does not know."""
     try:
-        return read_json(path)
-    except (FileNotFoundError, ValueError):  # a run of before, or a folder that is not one
+        document = read_json(path)
+        stages = tuple(Stage(**stage) for stage in document["stages"])
+        if not all(isinstance(count, int) for stage in stages for count in (stage.done, stage.total, stage.first)):
+            return {}
+        return {**document, "stages": stages, "updated": float(document["updated"])}
+    except (OSError, ValueError, TypeError, KeyError):
         return {}

@@ -18,6 +18,8 @@ from pathlib import Path
 import pytest
 from children import until
 
+from slimtune.errors import UserError
+
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytest.importorskip("gradio")
 sync = pytest.importorskip("playwright.sync_api")
@@ -262,8 +264,9 @@ def test_rows_of_ones_own_are_kept_read_and_planned_for_and_never_run_as_a_page(
     page = Page(browser, app.url)
     page.page.get_by_label("A file of mine").check()
     page.page.locator("input[type=file]").first.set_input_files(tmp_path / "tickets.csv")
-    page.wait_text("#asked-column", "Column that is asked")
     page.wait_text("#outcome", "Tickets")
+    assert page.page.locator("#asked-column input").input_value() == "message"
+    assert page.page.locator("#answer-column input").input_value() == "intent"
     page.tab("Data")
     page.wait_text("#data", "Training rows")
     page.page.wait_for_selector("#tokens mark", timeout=WORK_MS)
@@ -276,8 +279,8 @@ def test_two_pages_show_the_same_and_a_page_that_is_loaded_again_too(app: App, b
     one, other = Page(browser, app.url), Page(browser, app.url)
     for page in (one, other):
         page.tab("Runs")
-        page.wait_text("#run-view", r"running|finished|stopped|No run yet")
-    assert one.text("#run-view .slim-badge") == other.text("#run-view .slim-badge")
+    shown = [page.wait_text("#run-view", r"running|finished|stopped|No run yet") for page in (one, other)]
+    assert shown[0] == shown[1]
     one.close()
     other.page.reload()
     other.page.wait_for_selector("#outcome .slim-verdict")
@@ -295,15 +298,78 @@ def test_the_app_is_there_within_seconds_without_torch(tmp_path: Path, browser) 
     assert took < 15, f"{took:.1f} s: the machine that tests is busy; BENCHMARKS.md has the time of a quiet one"
 
 
+HOSTILE = (
+    None,
+    "",
+    "²",
+    "9" * 400,
+    "nope/nope",
+    "/tmp",
+    "../../etc/passwd",
+    "a\nb: c",
+    float("nan"),
+    -1,
+    1e308,
+    [],
+    {},
+    True,
+)
+
+
+def test_whatever_is_sent_to_the_form_the_answer_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import gradio as gr
+
+    from slimtune.app import plan_tab, results_tab, runs_tab, try_tab
+    from slimtune.app.form import build_form
+    from slimtune.draft import starting_drafts
+
+    monkeypatch.chdir(tmp_path)
+    with gr.Blocks():
+        form = build_form()
+    usual = form.filled(starting_drafts()["gemma-3-1b-squad2-open-book"])
+    known = {component: usual.get(component, component.value) for component in form.components}
+    known[form.labels] = []
+    answer, *_ = plan_tab._answer(form, known)
+    assert "fits" in answer or "does not fit" in answer
+    for name, component in vars(form).items():
+        for value in HOSTILE:
+            answer, *_ = plan_tab._answer(form, known | {component: value})
+            assert isinstance(answer, str) and answer.strip(), (name, value)
+    for component, value in ((form.model, "/tmp"), (form.task, "../../etc"), (form.context, "²"), (form.rank, -1)):
+        said, started = plan_tab._start(form, known | {component: value})
+        assert started == "" and "slim-bad" in said
+    for value in HOSTILE:
+        name = value if isinstance(value, str) and value else "nothing"
+        with pytest.raises(UserError, match="There is no run"):
+            runs_tab._show(name)
+        assert "There is no run" in results_tab._show(name)[0]
+        assert "There is no run" in runs_tab._do(print, name, "done")
+        assert isinstance(results_tab._answers(None, value, value, value, value), str)
+        with pytest.raises(UserError):
+            try_tab._tools("[" * 200_000)
+    assert not (tmp_path / "runs").exists() or not list((tmp_path / "runs").iterdir())
+
+
+def test_a_page_from_elsewhere_is_turned_away(app: App) -> None:
+    base = app.url.rstrip("/")
+    for headers in ({"Host": "evil.example:80"}, {"Origin": "http://evil.example"}, {"Host": "127.0.0.1.evil.example"}):
+        for path in ("/config", "/gradio_api/queue/join", "/gradio_api/upload", "/"):
+            request = urllib.request.Request(base + path, headers=headers)
+            with pytest.raises(urllib.error.HTTPError) as refused:
+                urllib.request.urlopen(request, timeout=20)
+            assert refused.value.code == 403
+    assert urllib.request.urlopen(base + "/config", timeout=20).status == 200
+
+
 def test_others_are_let_in_with_a_password_only(tmp_path: Path) -> None:
     app = App(tmp_path, "--host", "0.0.0.0")
     try:
         made = until(lambda: re.search(r"password (\S+)", app.said))[1]
         url = f"http://127.0.0.1:{app.url.rsplit(':', 1)[1].strip('/')}"
-        for path in ("/config", "/gradio_api/info", "/monitoring"):
+        for path, code in (("/config", 401), ("/gradio_api/info", 401), ("/monitoring", 404)):
             with pytest.raises(urllib.error.HTTPError) as refused:
                 urllib.request.urlopen(url + path, timeout=20)
-            assert refused.value.code in (401, 404)
+            assert refused.value.code in (code, 401)
         body = f"username=slimtune&password={made}".encode()
         assert urllib.request.urlopen(url + "/login", data=body, timeout=20).status == 200
         with pytest.raises(urllib.error.HTTPError):

@@ -8,6 +8,7 @@ from slimtune import jobs
 from slimtune.app.look import html, sentence
 from slimtune.app.results_tab import finished
 from slimtune.errors import SlimtuneError
+from slimtune.report.collect import NAMES
 from slimtune.report.side_by_side import side_by_side
 
 
@@ -30,6 +31,6 @@ def _compare(names: list[str] | None) -> str:
     if not names:
         return sentence("Choose runs to compare. A run is there once it is finished.")
     try:
-        return html("compare", {"found": side_by_side([jobs.find_run(name) for name in names])})
+        return html("compare", {"names": NAMES, "found": side_by_side([jobs.find_run(name) for name in names])})
     except SlimtuneError as error:
         return sentence(str(error), "bad")

@@ -9,7 +9,7 @@ from slimtune import jobs
 from slimtune.app.form import Form
 from slimtune.app.look import html, sentence
 from slimtune.draft import outlook, recipe_text
-from slimtune.errors import SlimtuneError
+from slimtune.errors import SlimtuneError, UserError
 
 
 def build(form: Form, tab: gr.Tab) -> None:
@@ -31,8 +31,12 @@ def build(form: Form, tab: gr.Tab) -> None:
 
 def _look(form: Form, values: Mapping[Any, Any]) -> Iterator[tuple[str, str]]:
     """What is seen at once; then the tokens, which need a process of their own."""
-    draft = form.draft(values)
-    seen = outlook(draft, form.planned_card(values))
+    try:
+        draft = form.draft(values)
+        seen = outlook(draft, form.planned_card(values))
+    except UserError as error:
+        yield sentence(str(error), "bad"), ""
+        return
     if seen.prepared is None:
         yield html("problems", {"problems": seen.problems}), ""
         return
@@ -40,7 +44,7 @@ def _look(form: Form, values: Mapping[Any, Any]) -> Iterator[tuple[str, str]]:
     rows = html("data", {"task": task, "quality": quality, "labels": _counted(quality.train_labels)})
     yield rows, sentence("Counting tokens with the model's own tokenizer: some seconds.")
     try:
-        tokens = jobs.check(recipe_text(draft))["tokens"]
+        tokens = jobs.check(recipe_text(draft), gpu=values[form.card])["tokens"]
     except SlimtuneError as error:
         yield rows, sentence(str(error), "bad")
         return

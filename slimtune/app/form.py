@@ -1,6 +1,6 @@
 """The form that makes a draft: which rows, which model, for which card, and the numbers of training."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,18 +9,19 @@ import gradio as gr
 
 from slimtune.app.look import sentence
 from slimtune.draft import READABLE, Draft, keep_upload, starting_drafts
-from slimtune.errors import SlimtuneError
-from slimtune.forecast import Card
+from slimtune.errors import SlimtuneError, UserError, unknown_name
+from slimtune.forecast import Card, read_tokens
 from slimtune.gpus import GPUS, detect_gpu, get_gpu
 from slimtune.models import MODELS
 from slimtune.tasks import list_tasks
-from slimtune.tasks.formats import read_rows
+from slimtune.tasks.formats import format_of, read_rows
 
 A_TASK, OWN_FILE = "A task that comes along", "A file of mine"
 LABELS, FREE_TEXT = "One of a few labels", "Free text"
 _MEANING = {LABELS: ("text", "label"), FREE_TEXT: ("prompt", "completion")}
 _LENGTHS = (512, 1024, 2048, 4096, 8192, 16384, 32768, 65536, 131072)
 _RANKS = (8, 16, 32, 64, 128)
+_NEEDED = ("context", "rank", "alpha", "epochs", "lr", "batch", "few_shot")
 FIRST = "smollm2-banking77-demo"  # the recipe the form starts as
 
 
@@ -28,7 +29,6 @@ FIRST = "smollm2-banking77-demo"  # the recipe the form starts as
 class Form:
     """The components whose values make a draft."""
 
-    start: gr.Dropdown
     source: gr.Radio
     task: gr.Dropdown
     labels: gr.Dropdown
@@ -56,29 +56,34 @@ class Form:
     def components(self) -> set[Any]:
         return set(vars(self).values())
 
+    @property
+    def changes(self) -> list[Any]:
+        """The events after which it says something else. A text counts when it is left, not letter by letter."""
+        others = self.components - {self.instruction}
+        return [*(component.change for component in others), self.instruction.blur, self.instruction.submit]
+
     def draft(self, values: Mapping[Any, Any]) -> Draft:
-        """What the form says, from the values of its components. No number becomes 0, which a recipe refuses."""
+        """What the form says, from the values of its components, which may be anything: what is no number is left to
+        the recipe to refuse. Raises UserError for a name that is not offered."""
         said = {name: values[component] for name, component in vars(self).items()}
         own = said["source"] == OWN_FILE
+        tasks = [job.name for job in list_tasks()]
         return Draft(
-            model=said["model"],
-            task=None if own else said["task"],
-            train=(said["train"] or "no file yet") if own else None,
-            test=said["test"] or None if own else None,
+            model=_offered("model", said["model"], MODELS),
+            task=None if own else _offered("task", said["task"], tasks),
+            train=said["train"] if own else None,
+            test=said["test"] if own else None,
             columns=_columns(said) if own else (),
-            labels=() if own else tuple(said["labels"] or ()),
-            instruction=(said["instruction"] or "").strip() if own else "",
+            labels=tuple(map(str, said["labels"])) if isinstance(said["labels"], list) and not own else (),
+            instruction=str(said["instruction"] or "").strip() if own else "",
             yarn=bool(said["yarn"]),
-            epochs=float(said["epochs"] or 0),
-            lr=float(said["lr"] or 0),
-            train_rows=_whole(said["train_rows"]) or None,
-            test_rows=_whole(said["test_rows"]) or None,
-            **{name: _whole(said[name]) for name in ("context", "rank", "alpha", "batch", "few_shot")},
+            **{name: _number(said[name], empty="") for name in _NEEDED},
+            **{name: _number(said[name], empty=None) for name in ("train_rows", "test_rows")},
         )
 
     def planned_card(self, values: Mapping[Any, Any]) -> Card | None:
         """The card that is planned for: one by name, or this machine's; None: the CPU."""
-        return get_gpu(values[self.card]) if values[self.card] else detect_gpu()
+        return get_gpu(_offered("card", values[self.card], GPUS)) if values[self.card] else detect_gpu()
 
     def filled(self, draft: Draft) -> dict[Any, Any]:
         """The updates that make the form say `draft`, which is of a task that comes along."""
@@ -109,7 +114,9 @@ def build_form() -> Form:
     models = [(f"{spec.label}, {spec.params_total / 1e9:.2g}B", key) for key, spec in MODELS.items() if spec.trainable]
     model = gr.Dropdown(models, value=first.model, label="Model", filterable=True, elem_id="model")
     numbers = _numbers(first, rows["task"])
-    form = Form(start=start, model=model, **rows, **numbers)
+    form = Form(model=model, **rows, **numbers)
+    limits = [form.train_rows, form.test_rows]  # the recipe's, not those of one's own rows
+    form.source.input(lambda: (None, None), None, limits, api_name=False, show_progress="hidden")
     start.input(
         lambda name: form.filled(drafts[name]), start, list(form.filled(first)), api_name=False, show_progress="hidden"
     )
@@ -209,17 +216,19 @@ def _kept_train(upload: str | None) -> tuple[Any, ...]:
         return "", gr.update(visible=False), nothing, nothing, nothing, ""
     try:
         kept = keep_upload(Path(upload), name=Path(upload).name)
-        rows = read_rows(Path(kept), columns={}).rows
+        read = read_rows(Path(kept), columns={})
     except SlimtuneError as error:
         return "", gr.update(visible=False), nothing, nothing, nothing, sentence(str(error), "bad")
-    is_table = not kept.endswith(("jsonl", "json"))
-    names = list(rows[0][1]) if rows and is_table else []
+    first_row = read.rows[0][1] if read.rows else {}
+    asks = bool(first_row) and format_of(first_row) is None
+    names = list(first_row) if asks else []
     first, last = (names[0], names[-1]) if names else (None, None)
     asked = _likely(names, ("text", "message", "prompt", "question", "input"), first)
     answered = _likely(names, ("label", "intent", "category", "completion", "answer", "output"), last)
-    said = sentence(f"{len(rows):,} rows read. The file is kept as {kept}.")
+    bad = f" {len(read.skipped):,} could not be, first {read.skipped[0]}." if read.skipped else ""
+    said = sentence(f"{len(read.rows):,} rows read.{bad} The file is kept as {kept}.", "bad" if bad else "soft")
     return (
-        kept, gr.update(visible=is_table), gr.update(choices=names, value=asked),
+        kept, gr.update(visible=asks), gr.update(choices=names, value=asked),
         gr.update(choices=names, value=answered), gr.update(choices=[("none", ""), *names], value=""), said,
     )  # fmt: skip
 
@@ -239,11 +248,28 @@ def _likely(names: list[str], words: tuple[str, ...], otherwise: str | None) -> 
 
 
 def _columns(said: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
-    ours = zip((*_MEANING[said["answer"]], "group"), ("asked_column", "answer_column", "group_column"), strict=True)
-    return tuple((name, said[field]) for name, field in ours if said[field])
+    """Ours -> theirs, for a file whose fields do not tell; empty for one whose do."""
+    if not said["asked_column"] or not said["answer_column"]:
+        return ()
+    names = (*_MEANING[_offered("answer", said["answer"], _MEANING)], "group")
+    theirs = (said["asked_column"], said["answer_column"], said["group_column"])
+    return tuple((name, str(column)) for name, column in zip(names, theirs, strict=True) if column)
 
 
-def _whole(value: Any) -> int:
-    """A number as it was typed, thousands' commas and all; 0 for what is none, which a recipe refuses."""
-    text = str(value if value is not None else 0).replace(",", "").replace("tokens", "").strip()
-    return int(float(text)) if text.replace(".", "", 1).isdigit() else 0
+def _offered(what: str, name: Any, known: Collection[str]) -> str:
+    """A choice that was offered: a page is not the only one that can send one."""
+    if not isinstance(name, str) or name not in known:
+        raise unknown_name(what, str(name), known)
+    return name
+
+
+def _number(value: Any, *, empty: Any) -> Any:
+    """A number as people type it: 1,024 and 32k too. What is none stays what it is."""
+    if value is None or value == "":
+        return empty
+    if isinstance(value, str):
+        try:
+            return read_tokens(value.replace(",", "").removesuffix("tokens"))
+        except UserError:
+            return value
+    return int(value) if isinstance(value, float) and value.is_integer() else value

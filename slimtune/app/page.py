@@ -3,6 +3,7 @@
 import gradio as gr
 
 from slimtune.app import compare_tab, data_tab, plan_tab, results_tab, runs_tab, try_tab
+from slimtune.app.guard import guard
 from slimtune.app.look import html
 
 
@@ -15,7 +16,7 @@ def make_page() -> gr.Blocks:
                 form, started = plan_tab.build(page)
             with gr.Tab("Data", id="data") as data:
                 data_tab.build(form, data)
-            with gr.Tab("Runs", id="runs") as runs:
+            with gr.Tab(runs_tab.LABEL, id="runs") as runs:
                 runs_tab.build(tabs, runs, started)
             with gr.Tab("Results", id="results") as results:
                 results_tab.build(results)
@@ -24,4 +25,5 @@ def make_page() -> gr.Blocks:
             with gr.Tab("Try it", id="try") as trying:
                 try_tab.build(trying)
         started.change(lambda name: gr.Tabs(selected="runs") if name else gr.skip(), started, tabs, api_name=False)
+    guard(page)
     return page

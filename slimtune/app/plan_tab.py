@@ -9,7 +9,7 @@ from slimtune import jobs
 from slimtune.app.form import Form, build_form
 from slimtune.app.look import SORT, html, sentence
 from slimtune.draft import Draft, Outlook, every_model, outlook, recipe_text
-from slimtune.errors import SlimtuneError
+from slimtune.errors import SlimtuneError, UserError
 from slimtune.forecast import Card, longest_context
 from slimtune.models import get_model
 from slimtune.status import read_state
@@ -28,7 +28,7 @@ def build(page: gr.Blocks) -> tuple[Form, gr.State]:
     table = gr.HTML(elem_classes="slim", elem_id="every-model", js_on_load=SORT)
     started = gr.State("")
     gr.on(
-        [*(component.change for component in form.components), page.load],
+        [*form.changes, page.load],
         lambda values: _answer(form, values),
         form.components,
         [outcome, form.yarn, recipe, table, start],
@@ -42,7 +42,10 @@ def build(page: gr.Blocks) -> tuple[Form, gr.State]:
 
 
 def _answer(form: Form, values: Mapping[Any, Any]) -> tuple[Any, ...]:
-    draft, card = form.draft(values), form.planned_card(values)
+    try:
+        draft, card = form.draft(values), form.planned_card(values)
+    except UserError as error:
+        return sentence(str(error), "bad"), gr.skip(), gr.skip(), "", gr.update(interactive=False)
     found = outlook(draft, card)
     lines = every_model(found.prepared, card) if found.prepared else []
     return (
@@ -55,8 +58,8 @@ def _answer(form: Form, values: Mapping[Any, Any]) -> tuple[Any, ...]:
 
 
 def _start(form: Form, values: Mapping[Any, Any]) -> tuple[str, str]:
-    draft = form.draft(values)
     try:
+        draft = form.draft(values)
         folder = jobs.start(recipe_text(draft), name=draft.name)
     except SlimtuneError as error:
         return sentence(str(error), "bad"), ""
@@ -68,7 +71,8 @@ def _start(form: Form, values: Mapping[Any, Any]) -> tuple[str, str]:
 def _stretches(draft: Draft) -> bool:
     """Whether the switch for YaRN has anything to do."""
     spec = get_model(draft.model)
-    return draft.yarn or bool(spec.extension and draft.context > spec.native_context)
+    longer = isinstance(draft.context, int) and draft.context > spec.native_context
+    return draft.yarn or bool(spec.extension and longer)
 
 
 def _values(draft: Draft, card: Card | None, found: Outlook) -> dict[str, Any]:
@@ -86,7 +90,7 @@ def _values(draft: Draft, card: Card | None, found: Outlook) -> dict[str, Any]:
         "model": spec.label,
         "parts": sorted(parts.items(), key=lambda part: -part[1]),
         "room": room,
-        "longest": longest_context(spec, card, rank=draft.rank) if card and draft.rank else None,
+        "longest": longest_context(spec, card, rank=draft.rank) if card and found.prepared else None,
         "processes": getattr(card, "processes", ()),
         "title": found.prepared.task.title if found.prepared else "",
     }

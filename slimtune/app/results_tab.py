@@ -10,10 +10,12 @@ import gradio as gr
 from slimtune import jobs
 from slimtune.app.look import html, sentence
 from slimtune.errors import SlimtuneError
+from slimtune.files import read_json
 from slimtune.report import report_fragment
 from slimtune.report.browse import FILTERS, browse, labels_of
 from slimtune.report.collect import collect
 
+_COPIES = tempfile.TemporaryDirectory(prefix="slimtune-app-")  # removed when the app ends
 _NONE = "No finished run yet. The Plan tab starts one."
 
 
@@ -43,8 +45,8 @@ def build(tab: gr.Tab) -> None:
 
 
 def finished() -> list[str]:
-    """The names of runs that have a report, newest first."""
-    return [state.name for state in jobs.list_runs() if (state.folder / "report.json").is_file()]
+    """The names of finished runs, newest first."""
+    return [state.name for state in jobs.list_runs() if state.phase == "finished"]
 
 
 def _choices(name: str | None) -> Any:
@@ -66,17 +68,19 @@ def _show(name: str | None) -> tuple[Any, ...]:
 
 
 def _files(folder: Path) -> tuple[Path | None, Path | None]:
-    """Copies to be downloaded: the page, and the adapter in a zip file; None where there is none."""
-    out = Path(tempfile.mkdtemp(prefix="slimtune-"))
+    """Copies to be downloaded, made once while the app runs: the page, and the adapter in a zip file; None where there
+    is none."""
     page, adapter = folder / "report.html", folder / "adapter"
+    trained = read_json(folder / "training.json")["adapter_sha256"][:8] if adapter.is_dir() else ""
+    copies = Path(_COPIES.name) / f"{folder.name}.html", Path(_COPIES.name) / f"{folder.name}-{trained}.zip"
     if page.is_file():
-        (out / f"{folder.name}.html").write_bytes(page.read_bytes())
-    if adapter.is_dir():
-        with zipfile.ZipFile(out / f"{folder.name}-adapter.zip", "w", zipfile.ZIP_STORED) as archive:
+        copies[0].write_bytes(page.read_bytes())
+    if adapter.is_dir() and not copies[1].is_file():
+        with zipfile.ZipFile(copies[1], "w", zipfile.ZIP_STORED) as archive:
             for file in sorted(adapter.rglob("*")):
-                archive.write(file, file.relative_to(folder))
-    found = (out / f"{folder.name}.html", out / f"{folder.name}-adapter.zip")
-    return tuple(file if file.is_file() else None for file in found)
+                if file.is_file() and not file.is_symlink():
+                    archive.write(file, file.relative_to(folder))
+    return tuple(file if file.is_file() else None for file in copies)
 
 
 def _answers(name: str | None, which: str, label: str, search: str, number: Any) -> str:
@@ -86,5 +90,7 @@ def _answers(name: str | None, which: str, label: str, search: str, number: Any)
         run = collect(jobs.find_run(name))
     except SlimtuneError as error:
         return sentence(str(error), "bad")
-    found = browse(run, which=which, label=label or "", search=search or "", number=int(number or 1))
+    which = which if which in FILTERS else next(iter(FILTERS))
+    page = int(number) if isinstance(number, int | float) and 1 <= number < 1e6 else 1
+    found = browse(run, which=which, label=label or "", search=search or "", number=page)
     return html("answers", {"page": found, "note": run.note})

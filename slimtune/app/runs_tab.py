@@ -12,6 +12,7 @@ from slimtune.errors import SlimtuneError
 from slimtune.report.live import read_live
 from slimtune.status import State, read_state
 
+LABEL = "Runs"
 _EVERY_S = 2.0
 
 
@@ -30,8 +31,8 @@ def build(tabs: gr.Tabs, tab: gr.Tab, started: gr.State) -> None:
     tabs.select(_watched, None, timer, show_progress="hidden", queue=False, api_name=False)
     chosen.input(_show, chosen, shown[1:], show_progress="hidden", api_name=False)
     started.change(
-        lambda name: (*_tick(name or None), gr.Timer(active=True)), started, [*shown, timer], show_progress="hidden",
-        api_name=False,
+        lambda name: (*_tick(name), gr.Timer(active=True)) if name else gr.skip(), started, [*shown, timer],
+        show_progress="hidden", api_name=False,
     )  # fmt: skip
     stop.click(lambda name: _do(jobs.stop, name, _STOPPING), chosen, said, api_name=False)
     resume.click(lambda name: _do(jobs.resume, name, "It goes on."), chosen, said, api_name=False)
@@ -41,21 +42,22 @@ _STOPPING = "Asked to stop. It finishes the step it is at, and saves."
 
 
 def _watched(selected: gr.SelectData) -> gr.Timer:
-    return gr.Timer(active=selected.value == "Runs")
+    return gr.Timer(active=selected.value == LABEL)
 
 
 def _tick(name: str | None) -> tuple[Any, ...]:
     states = jobs.list_runs()
     names = [state.name for state in states]
     chosen = name if name in names else next(iter(names), None)
-    return gr.update(choices=[(_words(state), state.name) for state in states], value=chosen), *_show(chosen)
+    choices = gr.update(choices=[(_words(state), state.name) for state in states])
+    return choices if chosen == name else choices | {"value": chosen}, *_show(chosen)
 
 
 def _show(name: str | None) -> tuple[Any, ...]:
     if not name:
         nothing = sentence("No run yet. The Plan tab starts one; so does `slimtune run RECIPE` in this folder.")
         return nothing, "", gr.update(interactive=False), gr.update(interactive=False)
-    state = read_state(jobs.RUNS / name)
+    state = read_state(jobs.find_run(name))
     live = read_live(state.folder)
     values = {"state": state, "live": live, "age_s": max(0.0, time.time() - state.updated) if state.updated else None}
     return (

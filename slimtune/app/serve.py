@@ -4,11 +4,12 @@ import os
 import secrets
 import threading
 from dataclasses import dataclass
-from pathlib import Path
 
 import gradio as gr
+from starlette.middleware import Middleware
 
 from slimtune.app.form import FIRST
+from slimtune.app.guard import LOOPBACK, OnlyThisMachine
 from slimtune.app.look import css, theme
 from slimtune.app.page import make_page
 from slimtune.draft import MOST_UPLOAD_MB, outlook, starting_drafts
@@ -17,7 +18,6 @@ from slimtune.gpus import detect_gpu
 
 PASSWORD = "SLIMTUNE_APP_PASSWORD"  # the variable that may hold one
 USER = "slimtune"
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 @dataclass(frozen=True)
@@ -38,27 +38,26 @@ class Served:
         self.page.close(verbose=False)
 
 
-def serve(folder: Path, *, host: str, port: int | None, share: bool, inline: bool = False) -> Served:
-    """Start the app over the runs of `folder`. `port` None: the first free one from 7860 on.
+def serve(*, host: str, port: int | None, share: bool, inline: bool = False) -> Served:
+    """Start the app over the runs of the current folder. `port` None: the first free one from 7860 on.
 
     Whoever is not on this machine needs the user "slimtune" and a password: from SLIMTUNE_APP_PASSWORD, or made here.
-    Raises UserError for a folder that is not there and a port that is taken.
+    Raises UserError where the address cannot be had.
     """
-    if not folder.is_dir():
-        raise UserError(f"There is no folder {folder}. The app keeps its runs in it: make it first.")
-    os.chdir(folder)
-    alone = host in _LOOPBACK and not share
+    alone = host in LOOPBACK and not share
     given = os.environ.get(PASSWORD)
     password = None if alone and not given else given or secrets.token_urlsafe(12)
+    middleware = [Middleware(OnlyThisMachine)] if alone and not inline else []  # a notebook's proxy has its own names
     page = make_page()
     try:
         _, url, public_url = page.launch(
             server_name=host, server_port=port, share=share, auth=(USER, password) if password else None,
             inline=inline, quiet=True, show_error=False, prevent_thread_lock=True, max_file_size=f"{MOST_UPLOAD_MB}mb",
             enable_monitoring=False, run_history=False, ssr_mode=False, footer_links=[], css=css(), theme=theme(),
+            app_kwargs={"middleware": middleware},
         )  # fmt: skip
     except OSError as error:
-        raise UserError(f"Port {port} on {host} cannot be had: {error}. Choose another --port.") from error
+        raise UserError(f"{host}:{port or 'any port'} cannot be had. Choose another --host or --port.") from error
     threading.Thread(target=_warm, daemon=True).start()
     return Served(page, url, public_url, None if given else password)
 
@@ -68,6 +67,7 @@ def _warm() -> None:
     outlook(starting_drafts()[FIRST], detect_gpu())
 
 
-def show_in_notebook(folder: str = ".") -> Served:
-    """The app in a notebook's cell. On Colab it comes through the notebook's own proxy: there is no public link."""
-    return serve(Path(folder), host="127.0.0.1", port=None, share=False, inline=True)
+def show_in_notebook() -> Served:
+    """The app in a notebook's cell, over the runs of the current folder. On Colab it comes through the notebook's own
+    proxy: there is no public link."""
+    return serve(host="127.0.0.1", port=None, share=False, inline=True)

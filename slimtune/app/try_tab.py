@@ -9,6 +9,7 @@ import gradio as gr
 
 from slimtune import jobs
 from slimtune.app.look import html, sentence
+from slimtune.data import strict_json
 from slimtune.errors import SlimtuneError, UserError
 from slimtune.tryout import Tryout, sample_prompt
 
@@ -24,14 +25,23 @@ class _Stage:
     def load(self, name: str) -> Tryout:
         with self.lock:
             if self.tryout is None or self.name != name or self.tryout.state in ("failed", "ended"):
-                self.close()
-                self.tryout, self.name = Tryout(jobs.find_run(name)), name
+                folder = jobs.find_run(name)
+                self._close()
+                self.tryout, self.name = Tryout(folder), name
             return self.tryout
 
-    def close(self) -> None:
-        if self.tryout is not None:
-            self.tryout.close()
-        self.tryout, self.name = None, ""
+    def unload(self) -> None:
+        with self.lock:
+            self._close()
+
+    def cancel(self) -> None:
+        if (tryout := self.tryout) is not None:
+            tryout.cancel()
+
+    def _close(self) -> None:
+        tryout, self.tryout, self.name = self.tryout, None, ""
+        if tryout is not None:
+            tryout.close()
 
 
 def build(tab: gr.Tab) -> None:
@@ -66,7 +76,7 @@ def build(tab: gr.Tab) -> None:
         api_name=False,
         concurrency_limit=1,
     )
-    stop.click(lambda: stage.tryout.cancel() if stage.tryout else None, None, None, queue=False, api_name=False)
+    stop.click(stage.cancel, None, None, queue=False, api_name=False)
 
 
 def _choices(name: str | None) -> Any:
@@ -101,7 +111,7 @@ def _load(stage: _Stage, name: str | None) -> Iterator[str]:
 
 
 def _unload(stage: _Stage) -> str:
-    stage.close()
+    stage.unload()
     return sentence("Nothing is loaded; its memory is free.")
 
 
@@ -115,7 +125,7 @@ def _ask(
 
     try:
         tryout = stage.load(name or "")
-        turns = [{"role": "system", "content": system}] if system.strip() else []
+        turns = [{"role": "system", "content": system}] if (system or "").strip() else []
         messages = [*turns, {"role": "user", "content": prompt}]
         for event in tryout.ask(messages, _tools(tools), side="both", max_new_tokens=int(limit or 1)):
             yield shown(_hear(sides, event))
@@ -141,9 +151,9 @@ def _tools(text: str) -> list[dict[str, Any]] | None:
     if not (text or "").strip():
         return None
     try:
-        tools = json.loads(text)
+        tools = strict_json(text)
     except ValueError as error:
-        raise UserError(f"The tools are not JSON: {error}.") from error
+        raise UserError(f"The text of the tools {error}.") from error
     if not isinstance(tools, list):
         raise UserError("The tools are a JSON list of function schemas.")
     return tools

@@ -19,7 +19,8 @@ def refuse_full_disk(
     """Raises UserError where the disks of `run` and of `download` (None: the model is here already) have no room for
     what a run writes there."""
     needs = disk_gib(spec, setting, keep_checkpoints=keep_checkpoints)
-    due = [(run, needs["checkpoints"] + needs["adapter"] + _ANSWERS_GIB)]
+    there = sum(file.stat().st_size for file in run.rglob("*") if file.is_file()) / GIB  # of a run that goes on
+    due = [(run, max(0.0, needs["checkpoints"] + needs["adapter"] - there) + _ANSWERS_GIB)]
     due += [(download, needs["download"])] if download is not None else []
     disks: dict[int, list[tuple[Path, float]]] = {}
     for folder, gib in due:
@@ -30,7 +31,7 @@ def refuse_full_disk(
         if free < needed:
             folders = " and ".join(str(folder) for folder, _ in parts)
             raise UserError(
-                f"{spec.label} needs {needed:.1f} GiB of disk in {folders}, and {free:.1f} are free. Make room, or "
+                f"{spec.label} needs {needed:.2f} GiB of disk in {folders}, and {free:.2f} are free. Make room, or "
                 "choose another disk: --out for the run, HF_HOME for the download."
             )
 

@@ -1,11 +1,13 @@
 """A training that still goes on: its newest numbers and its curves, from metrics.jsonl."""
 
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 
 from slimtune.report.plots import training_svg
 from slimtune.runs import read_metrics, training_seconds
 
+_KEYS = {"step", "steps", "epoch", "loss", "grad_norm", "lr", "gpu_reserved_gib", "seconds", "tokens", "skipped"}
 _RECENT = 20  # steps that the pace is of
 
 
@@ -28,9 +30,19 @@ class Live:
 
 
 def read_live(folder: Path) -> Live | None:
-    """What metrics.jsonl says by now; None before the first step."""
+    """What metrics.jsonl says by now; None before the first step, or where it says too little."""
+    path = folder / "metrics.jsonl"
+    if not path.is_file():
+        return None
+    facts = path.stat()
+    return _read(folder, facts.st_mtime_ns, facts.st_size)
+
+
+@functools.lru_cache(maxsize=8)
+def _read(folder: Path, modified: int, size: int) -> Live | None:
+    """Once for the same file: the curves take time to draw."""
     steps = read_metrics(folder)
-    if not steps:
+    if not steps or _KEYS - steps[-1].keys():
         return None
     last = steps[-1]
     return Live(

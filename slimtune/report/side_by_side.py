@@ -64,7 +64,7 @@ def _column(run: RunFiles) -> Column:
         title=report.title,
         note=report.note,
         scores={row.name: row for row in report.scores},
-        gain=next(iter(report.differences), None),
+        gain=next((one for one in report.differences if one.against == "base"), None),
         seconds=seconds if number(seconds) else None,
         tokens=training.get("tokens"),
         peak_gib=training.get("peak_gpu_gib"),

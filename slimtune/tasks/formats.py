@@ -146,14 +146,19 @@ def _detect(rows: Sequence[tuple[int, Row]], path: Path) -> str:
     if not rows:
         raise UserError(f"{path} has no rows that can be read: its first line must be a row of data.")
     there = rows[0][1]
-    fits = [name for name, format in FORMATS.items() if all(there.get(field) is not None for field in format.fields)]
-    if fits:
-        return max(fits, key=lambda name: len(FORMATS[name].fields))
+    if found := format_of(there):
+        return found
     known = "\n".join(f"  {name}: {', '.join(format.fields)}" for name, format in FORMATS.items())
     raise UserError(
         f"The format of {path} is unclear: its first row has {', '.join(map(repr, there))}. Name the columns, as in "
         f"columns={{'prompt': 'question'}}, or the format. Formats and the fields they need:\n{known}"
     )
+
+
+def format_of(row: Mapping[str, Any]) -> str | None:
+    """The one of FORMATS whose fields a row has; None where it has those of none."""
+    fits = [name for name, format in FORMATS.items() if all(row.get(field) is not None for field in format.fields)]
+    return max(fits, key=lambda name: len(FORMATS[name].fields), default=None)
 
 
 def _name(train: Path) -> str:

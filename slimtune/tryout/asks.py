@@ -115,7 +115,7 @@ def _request(line: bytes) -> dict[str, Any]:
         raise ValueError(f"The line {error}.") from error
     if not isinstance(value, dict) or not ("ask" in value or "stop" in value):
         raise ValueError("The line is no object with `ask` or `stop`.")
-    number = value.get("ask", value.get("stop"))
-    if not isinstance(number, str | int) or isinstance(number, bool):
-        raise ValueError("The id of an ask is a text or a whole number.")
+    for number in (value[name] for name in ("ask", "stop") if name in value):
+        if not isinstance(number, str | int) or isinstance(number, bool):
+            raise ValueError("The id of an ask is a text or a whole number.")
     return value
