@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-VERBS = ("run", "check", "plan", "evaluate", "list", "doctor", "demo")
+VERBS = ("run", "check", "plan", "app", "evaluate", "list", "doctor", "demo")
 
 
 def slimtune(*arguments: object, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:

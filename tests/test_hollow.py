@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+pytestmark = pytest.mark.xdist_group("hollow")  # in one process: they share what takes long to make
 CHILD = """
 import json, sys
 from dataclasses import replace
@@ -19,8 +20,6 @@ from slimtune.engine.schedule import Settings
 from slimtune.errors import Interrupted
 from slimtune.models import get_model
 from slimtune.plan import Setting
-
-pytestmark = pytest.mark.xdist_group("hollow")  # in one process: they share what takes long to make
 
 folder, weights = Path(sys.argv[1]), sys.argv[2]
 small = folder / "small"

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from slimtune.errors import UserError
+from slimtune.errors import CannotWrite, UserError
 from slimtune.gpus import DetectedGpu, get_gpu
 from slimtune.models import get_model
 from slimtune.plan import Setting, high_gib, make_plan, parts_gib, refuse_full_disk
@@ -204,5 +204,5 @@ def test_a_folder_in_4_bit_is_planned_by_its_own_list_of_what_is_not(tmp_path):
 def test_a_job_that_the_disk_has_no_room_for_is_refused_before_it_begins(tmp_path):
     setting = on_gpu("16bit", "bf16", True, 1, 1024, 64)
     refuse_full_disk(QWEN3_4B, setting, keep_checkpoints=2, run=tmp_path / "not" / "there", download=None)
-    with pytest.raises(UserError, match=r"needs [\d,.]+ GiB of disk .* HF_HOME"):  # more than any disk holds
+    with pytest.raises(CannotWrite, match=r"needs [\d,.]+ GiB of space .* HF_HOME"):  # more than any disk holds
         refuse_full_disk(QWEN3_4B, setting, keep_checkpoints=10**7, run=tmp_path / "run", download=tmp_path)

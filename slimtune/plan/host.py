@@ -3,12 +3,11 @@
 import shutil
 from pathlib import Path
 
-from slimtune.errors import UserError
+from slimtune.errors import CannotWrite
 from slimtune.models import ModelSpec
 from slimtune.plan.memory import GIB, NF4_BYTES, Setting, resident_gib
 
 _GGUF_Q4_BYTES = 0.6  # a weight in Q4_K_M: 4.8 bits
-_ANSWERS_GIB = 0.05  # answers, plots, logs
 _PROCESS_GIB = 4.0  # Python with torch on CUDA, transformers and Unsloth imported
 _SHARD_GIB = 5.0  # the largest weights file of a repository, mapped while it is read
 
@@ -16,11 +15,11 @@ _SHARD_GIB = 5.0  # the largest weights file of a repository, mapped while it is
 def refuse_full_disk(
     spec: ModelSpec, setting: Setting, *, keep_checkpoints: int, run: Path, download: Path | None
 ) -> None:
-    """Raises UserError where the disks of `run` and of `download` (None: the model is here already) have no room for
+    """Raises CannotWrite where the disks of `run` and of `download` (None: the model is here already) have no room for
     what a run writes there."""
     needs = disk_gib(spec, setting, keep_checkpoints=keep_checkpoints)
-    there = sum(file.stat().st_size for file in run.rglob("*") if file.is_file()) / GIB  # of a run that goes on
-    due = [(run, max(0.0, needs["checkpoints"] + needs["adapter"] - there) + _ANSWERS_GIB)]
+    written = sum(file.stat().st_size for file in run.rglob("*") if file.is_file()) / GIB  # of a run that goes on
+    due = [(run, max(0.0, needs["checkpoints"] + needs["adapter"] - written))]
     due += [(download, needs["download"])] if download is not None else []
     disks: dict[int, list[tuple[Path, float]]] = {}
     for folder, gib in due:
@@ -30,9 +29,10 @@ def refuse_full_disk(
         needed, free = sum(gib for _, gib in parts), shutil.disk_usage(parts[0][0]).free / GIB
         if free < needed:
             folders = " and ".join(str(folder) for folder, _ in parts)
-            raise UserError(
-                f"{spec.label} needs {needed:.2f} GiB of disk in {folders}, and {free:.2f} are free. Make room, or "
-                "choose another disk: --out for the run, HF_HOME for the download."
+            raise CannotWrite(
+                f"Cannot write all of it: {spec.label} needs {needed:.2f} GiB of space in {folders}, and {free:.2f} "
+                "are free. Make room and run the same command, or choose another disk: --out for the run, HF_HOME for "
+                "the download."
             )
 
 
