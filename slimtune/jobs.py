@@ -21,12 +21,11 @@ from typing import Any
 from slimtune.check import ready
 from slimtune.errors import UserError
 from slimtune.files import read_json, write_text
-from slimtune.pipeline import THIS_MACHINE, run_folder, run_identity
+from slimtune.pipeline import RUNS, THIS_MACHINE, run_folder, run_identity
 from slimtune.recipe import read_recipe
 from slimtune.runs import IDENTITY
 from slimtune.status import State, read_state
 
-RUNS = Path("runs")
 _SLIMTUNE = (sys.executable, "-P", "-m", "slimtune.cli")  # -P: what lies in this folder is no module of ours
 _START_S = 60.0  # a busy machine needs seconds until Python runs
 _CHECK_S = 600.0

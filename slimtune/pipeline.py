@@ -12,7 +12,7 @@ from typing import Any
 from slimtune.answering import answer, fitting_shots
 from slimtune.check import Ready, checked_task
 from slimtune.engine import require_training
-from slimtune.errors import UserError
+from slimtune.errors import UserError, unknown_name
 from slimtune.evaluate import Evaluation, choose_shots, with_shots, write_evaluation
 from slimtune.files import DISK_GONE, read_json, writing
 from slimtune.gpus import GpuSpec, detect_gpu
@@ -25,6 +25,7 @@ from slimtune.runs import Run, fingerprint, open_run
 from slimtune.status import Listener, telling
 from slimtune.steps import Steps
 
+RUNS = Path("runs")  # where runs lie unless told otherwise
 THIS_MACHINE = "this machine's"  # the card of a run that rehearses for no other
 
 
@@ -52,7 +53,7 @@ def run_recipe(
     its memory. Raises the errors of slimtune.errors, whose exit codes say whether the same command can help.
     """
     identity = run_identity(prepared, as_gpu=as_gpu)
-    folder = out or run_folder(Path("runs"), name, identity)
+    folder = out or run_folder(RUNS, name, identity)
     with open_run(folder, identity) as run, _library_output(folder):
         if run.has("report.html"):
             return Outcome(folder, read_report(folder), True)
@@ -187,6 +188,8 @@ class Opened:
 def find_target(name: str) -> Target:
     """A run's folder or a model's name as a Target. UserError where it is neither, or the run is not trained yet."""
     run = Path(name)
+    if name.startswith(f"{RUNS}/") and not run.is_dir():
+        raise unknown_name("run", run.name, [path.parent.name for path in RUNS.glob("*/recipe.json")])
     if not (run / "recipe.json").is_file():
         return Target(get_model(name))
     if not (run / "training.json").is_file():

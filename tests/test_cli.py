@@ -107,6 +107,15 @@ def test_a_list_that_does_not_exist_is_named_with_the_nearest() -> None:
     assert shown.returncode == 2 and "Did you mean 'models'?" in shown.stderr
 
 
+def test_a_run_that_is_not_there_is_not_looked_for_on_a_hub(tmp_path: Path) -> None:
+    (tmp_path / "runs" / "tickets-1").mkdir(parents=True)
+    (tmp_path / "runs" / "tickets-1" / "recipe.json").write_text("{}")
+    began = time.monotonic()
+    shown = slimtune("evaluate", "runs/tickets-2", cwd=tmp_path)
+    assert shown.returncode == 2 and "no run named 'tickets-2'" in shown.stderr and "tickets-1" in shown.stderr
+    assert time.monotonic() - began < 15
+
+
 def test_doctor_says_what_is_here() -> None:
     shown = slimtune("doctor")
     assert shown.returncode == 0 and "unsloth" in shown.stdout and "free in" in shown.stdout

@@ -220,3 +220,11 @@ def test_the_table_of_settings_held_out_is_the_calibration_table():
     assert errors["worst"] <= 0.05
     said = f"{errors['median']:.1%} off in the middle", f"{errors['worst']:.1%} at worst"
     assert all(words in document for words in said for document in (README, (ROOT / "BENCHMARKS.md").read_text()))
+
+
+def test_the_part_of_the_table_of_all_models_is_what_the_program_prints() -> None:
+    command = [sys.executable, "-m", "slimtune.cli", "plan", "--all", "--gpu", "t4"]
+    printed = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=120).stdout
+    shown = re.findall(r"^(?:smollm2|qwen3)-\S+ +(?:fp16|needs).*$", README, re.MULTILINE)
+    assert len(shown) >= 4
+    assert [line for line in shown if line.rstrip() not in map(str.rstrip, printed.splitlines())] == []

@@ -51,7 +51,7 @@ def ran(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def here(ran: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(ran)
-    return next(path for path in (ran / "runs").iterdir() if path.is_dir())
+    return next(path for path in (ran / "runs").glob("tiny-*") if path.is_dir())
 
 
 def test_it_was_stopped_at_a_step_and_went_on_from_there(here: Path, ran: Path) -> None:
@@ -63,7 +63,7 @@ def test_it_was_stopped_at_a_step_and_went_on_from_there(here: Path, ran: Path) 
 
 
 def test_beside_it_lie_its_recipe_and_all_that_its_processes_said(here: Path) -> None:
-    assert sorted(path.name for path in here.parent.iterdir() if path != here) == [
+    assert sorted(path.name for path in here.parent.glob("tiny-*") if path != here) == [
         f"{here.name}.log",
         f"{here.name}.yaml",
     ]

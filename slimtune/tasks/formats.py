@@ -79,9 +79,7 @@ def task_from_files(
     drafts = [replace(side, examples=_as_kind(side.examples, job, instruction)) for side in drafts]
     if test is None:
         drafts = _hold_out(drafts[0], job, held_out, selection.seed)
-        job = replace(
-            job, note=f"No test file was given: {held_out:.0%} of the rows were held out for testing, by group."
-        )
+        job = replace(job, note=f"No test file was given: {held_out:.0%} of the rows were held out for testing.")
     return assemble(job, drafts[0], drafts[1], selection)
 
 
