@@ -4,6 +4,8 @@ The first part needs no torch and answers in a fraction of a second. The token p
 context) needs the model's tokenizer, so it is there where the `train` extra is installed and the model at hand.
 """
 
+import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -71,12 +73,12 @@ def ready(source: RecipeSource, *, data_dir: Path | None = None, rows: Rows = re
     """Everything before the first download. Raises Problems with every mistake in the recipe and its data. `rows` reads
     the task: a form that is filled in step by step remembers it."""
     problems = list(source.problems)
-    recipe = source.recipe
+    recipe = source.rest
     revision = recipe.revision if recipe is not None else None
     spec = _try(problems, source.where("model"), lambda: get_model(_text(source, "model"), revision=revision))
     if recipe is None:
         _try_task_name(problems, source, data_dir)
-        raise Problems(source.path, problems)
+        raise Problems(source.path, _by_line(problems))
     if recipe.data.scorer is not None:
         _try(problems, source.where("data", "scorer"), lambda: get_scorer(recipe.data.scorer))
     key = "task" if recipe.task is not None else "data"
@@ -94,7 +96,7 @@ def ready(source: RecipeSource, *, data_dir: Path | None = None, rows: Rows = re
     if spec is not None and recipe.revision is not None and spec.repo is None:
         problems.append(Problem(source.where("revision"), f"{spec.label} comes from this machine, not from a hub."))
     if problems:
-        raise Problems(source.path, problems)
+        raise Problems(source.path, _by_line(problems))
     return Ready(recipe, task, spec, quality)
 
 
@@ -247,6 +249,16 @@ def _try(problems: list[Problem], where: str, do: Any) -> Any:
     except UserError as error:
         problems.append(Problem(where, str(error)))
     return None
+
+
+def _by_line(problems: Sequence[Problem]) -> list[Problem]:
+    """In the order of the file's lines; what stands in no line comes last."""
+
+    def line(problem: Problem) -> float:
+        found = re.search(r"\.ya?ml:(\d+)\b", problem.where)
+        return int(found[1]) if found else math.inf
+
+    return sorted(problems, key=line)
 
 
 def _try_task_name(problems: list[Problem], source: RecipeSource, data_dir: Path | None) -> None:

@@ -4,6 +4,7 @@ Every mistake is reported at once, with its line and the nearest known word. The
 duplicate keys, and a scalar means what it looks like (`5e-5` is a number, `no` is a word).
 """
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -174,11 +175,13 @@ class Recipe(Section):
 
 @dataclass(frozen=True)
 class RecipeSource:
-    """A recipe file as read: the recipe, or None and what is wrong with it. `raw` is the file's own content."""
+    """A recipe file as read: the recipe, or None and what is wrong with it. `rest` is the recipe without its wrong
+    keys, for looking at what else is wrong; None where nothing sensible is left."""
 
     path: str
     document: Document
     recipe: Recipe | None
+    rest: Recipe | None
     problems: tuple[Problem, ...]
 
     def where(self, *keys: str) -> str:
@@ -197,12 +200,28 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> RecipeSource:
 
 def check_recipe(document: Document, path: str, problems: Sequence[Problem] = ()) -> RecipeSource:
     """The recipe in a document, or what is wrong with it; `path` is how it is called in a problem."""
-    problems, recipe = list(problems), None
+    problems = list(problems)
     try:
-        recipe = Recipe.model_validate(document.value)
+        rest = Recipe.model_validate(document.value)
     except ValidationError as error:
         problems += [_problem(path, document, item) for item in error.errors()]
-    return RecipeSource(path, document, None if problems else recipe, tuple(problems))
+        rest = _without(document.value, [item["loc"] for item in error.errors()])
+    return RecipeSource(path, document, None if problems else rest, rest, tuple(problems))
+
+
+def _without(value: dict[str, Any], wrong: Sequence[Sequence[Any]]) -> Recipe | None:
+    """The recipe that is left when the keys at these places are taken out."""
+    value = copy.deepcopy(value)
+    for place in wrong:
+        section, depth = value, 0
+        while depth + 1 < len(place) and isinstance(section.get(place[depth]), dict):
+            section, depth = section[place[depth]], depth + 1
+        if place:
+            section.pop(place[depth], None)
+    try:
+        return Recipe.model_validate({"model": "", **value})
+    except ValidationError:
+        return None
 
 
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -255,14 +274,11 @@ def _known_keys(path: tuple[str, ...]) -> list[str]:
 
 
 def _where(path: str, document: Document, keys: tuple[str, ...]) -> str:
-    dotted = ".".join(keys)
-    for length in range(len(keys), -1, -1):
-        line = document.lines.get(keys[:length])
-        if isinstance(line, str):
-            return line
-        if line is not None:
-            return f"{path}:{line} {dotted}".rstrip()
-    return f"{path} {dotted}".rstrip()
+    lines = (document.lines.get(keys[:length]) for length in range(len(keys), -1, -1))
+    line = next((line for line in lines if line is not None), None)
+    if isinstance(line, str):
+        return line
+    return f"{path if line is None else f'{path}:{line}'} {'.'.join(keys)}".rstrip()
 
 
 def find_recipe(name: str) -> Path:

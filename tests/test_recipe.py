@@ -140,3 +140,29 @@ def test_every_shipped_recipe_is_ready_to_run(path: Path) -> None:
     text = path.read_text()
     assert prepared.task.train and prepared.task.test
     assert f"slimtune run recipes/{path.name}" in text and text.count("\n") <= 30
+
+
+SEVEN = """model: qwen3-0.6bb
+data: {train: rows.csv, columns: {text: message, label: intnt}}
+lora: {r: -16}
+train:
+  epochs: one
+  learning_rate: 2e-4
+  batch: 8
+  batch: 16
+thinking: sometimes
+"""
+
+
+def test_mistakes_in_keys_hide_none_in_model_rows_and_columns(tmp_path: Path) -> None:
+    from slimtune.check import ready
+    from slimtune.errors import Problems
+
+    (tmp_path / "rows.csv").write_text("message,intent\nhello,greet\n")
+    path = tmp_path / "bad.yaml"
+    path.write_text(SEVEN.replace("rows.csv", str(tmp_path / "rows.csv")))
+    with pytest.raises(Problems) as caught:
+        ready(read_recipe(path))
+    lines = [int(problem.where.split(":")[1].split()[0]) for problem in caught.value.problems]
+    assert lines == [1, 2, 3, 5, 6, 8, 9], str(caught.value)
+    assert "'intent'" in str(caught.value), "the column that is meant"
