@@ -82,8 +82,10 @@ def test_looking_at_a_run_never_keeps_a_process_from_owning_it(tmp_path: Path) -
     try:
         for _ in range(4):
             child = hold(tmp_path)
+            assert read_state(tmp_path).owner["pid"] == child.pid
             child.kill()
             child.wait()
+        assert all(looker.poll() is None for looker in lookers), "they looked all the time"
     finally:
         for looker in lookers:
             looker.kill()

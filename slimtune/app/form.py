@@ -22,6 +22,7 @@ _MEANING = {LABELS: ("text", "label"), FREE_TEXT: ("prompt", "completion")}
 _LENGTHS = (512, 1024, 2048, 4096, 8192, 16384, 32768, 65536, 131072)
 _RANKS = (8, 16, 32, 64, 128)
 _NEEDED = ("context", "rank", "alpha", "epochs", "lr", "batch", "few_shot")
+_LIMITS = ("train_rows", "test_rows")
 FIRST = "smollm2-banking77-demo"  # the recipe the form starts as
 
 
@@ -78,7 +79,7 @@ class Form:
             instruction=str(said["instruction"] or "").strip() if own else "",
             yarn=bool(said["yarn"]),
             **{name: _number(said[name], empty="") for name in _NEEDED},
-            **{name: _number(said[name], empty=None) for name in ("train_rows", "test_rows")},
+            **{name: _number(said[name], empty=None) for name in _LIMITS},
         )
 
     def planned_card(self, values: Mapping[Any, Any]) -> Card | None:
@@ -87,19 +88,7 @@ class Form:
 
     def filled(self, draft: Draft) -> dict[Any, Any]:
         """The updates that make the form say `draft`, which is of a task that comes along."""
-        same = (
-            "model",
-            "context",
-            "yarn",
-            "rank",
-            "epochs",
-            "lr",
-            "alpha",
-            "batch",
-            "few_shot",
-            "train_rows",
-            "test_rows",
-        )
+        same = ("model", "yarn", *_NEEDED, *_LIMITS)
         values = {getattr(self, name): getattr(draft, name) for name in same}
         labels = gr.update(choices=_labels(draft.task), value=list(draft.labels))
         return {**values, self.source: A_TASK, self.task: draft.task, self.labels: labels}
@@ -118,8 +107,9 @@ def build_form() -> Form:
     limits = [form.train_rows, form.test_rows]  # the recipe's, not those of one's own rows
     form.source.input(lambda: (None, None), None, limits, api_name=False, show_progress="hidden")
     start.input(
-        lambda name: form.filled(drafts[name]), start, list(form.filled(first)), api_name=False, show_progress="hidden"
-    )
+        lambda name: form.filled(drafts[_offered("recipe", name, drafts)]), start, list(form.filled(first)),
+        api_name=False, show_progress="hidden",
+    )  # fmt: skip
     return form
 
 

@@ -6,18 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from slimtune.report.render import FORMATS, TEMPLATES
+from slimtune.report.render import TEMPLATES, pages
 
 _HERE = Path(__file__).parent / "templates"
 _FONTS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "Arial", "sans-serif")
 _MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace")
 SORT = (_HERE / "sort.js").read_text(encoding="utf-8")  # a click on a heading sorts its table
-_PAGES = Environment(
-    loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-)
-_PAGES.filters.update(FORMATS)
+_PAGES = pages(_HERE)
 
 
 def html(template: str, values: Mapping[str, Any]) -> str:

@@ -4,30 +4,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from slimtune.report.collect import Answered, RunFiles
-from slimtune.report.text import clip
+from slimtune.report.rows import Shown, shown
 
 PER_PAGE = 20
-
-
-@dataclass(frozen=True)
-class Seen:
-    """One row as base and tuned answered it. Texts are clipped, for a page."""
-
-    id: str
-    prompt: str
-    target: str
-    before: str | None
-    before_score: float | None
-    after: str
-    after_score: float | None
-    why: str
 
 
 @dataclass(frozen=True)
 class Page:
     """One page of the rows that were asked for; `total` of them in all."""
 
-    rows: tuple[Seen, ...]
+    rows: tuple[Shown, ...]
     total: int
     number: int
     pages: int
@@ -69,7 +55,8 @@ def browse(run: RunFiles, *, which: str = "All rows", search: str = "", label: s
     ]
     pages = max(1, -(-len(found) // PER_PAGE))
     number = min(max(1, number), pages)
-    return Page(tuple(map(_seen, found[(number - 1) * PER_PAGE : number * PER_PAGE])), len(found), number, pages)
+    rows = tuple(shown(*pair) for pair in found[(number - 1) * PER_PAGE : number * PER_PAGE])
+    return Page(rows, len(found), number, pages)
 
 
 def labels_of(run: RunFiles) -> list[str]:
@@ -82,11 +69,3 @@ def _words(pair: Pair) -> str:
     before, after = pair
     texts = (after.prompt, after.target, after.output, before.output if before else "")
     return "\n".join(texts).casefold()
-
-
-def _seen(pair: Pair) -> Seen:
-    before, after = pair
-    return Seen(
-        clip(after.id, 80), clip(after.prompt), clip(after.target, 400), clip(before.output, 400) if before else None,
-        before.score if before else None, clip(after.output, 400), after.score, clip(after.why, 200),
-    )  # fmt: skip

@@ -1,6 +1,7 @@
 """One report as a page and as Markdown. Both templates see the same values, and both are safe unless told otherwise:
 HTML is autoescaped, and every value put into Markdown is escaped unless a filter here already made it Markdown."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from markupsafe import Markup
 from slimtune.report import text
 
 TEMPLATES = Path(__file__).parent / "templates"
-FORMATS = {
+_FORMATS = {
     "percent": text.percent,
     "integer": text.integer,
     "duration": text.duration,
@@ -20,33 +21,37 @@ FORMATS = {
 
 
 def as_html(values: dict[str, Any]) -> str:
-    environment = _environment(autoescape=True)
-    return environment.get_template("report.html.jinja").render(values)
+    return pages().get_template("report.html.jinja").render(values)
 
 
 def as_fragment(values: dict[str, Any]) -> str:
     """What stands in the page, for a page of somebody else's."""
-    return _environment(autoescape=True).get_template("main.html.jinja").render(values)
+    return pages().get_template("main.html.jinja").render(values)
 
 
 def as_markdown(values: dict[str, Any]) -> str:
-    environment = _environment(autoescape=False)
+    environment = _environment((), autoescape=False)
     environment.finalize = _escaped
     environment.filters["fenced"] = lambda value: Markup(text.fenced(value))
     environment.filters["markdown"] = Markup
     return environment.get_template("report.md.jinja").render(values)
 
 
-def _environment(*, autoescape: bool) -> Environment:
+def pages(*folders: Path) -> Environment:
+    """The templates of a report, and those of `folders` beside them, for HTML: what is put in is escaped."""
+    return _environment(folders, autoescape=True)
+
+
+def _environment(folders: Sequence[Path], *, autoescape: bool) -> Environment:
     environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
+        loader=FileSystemLoader([TEMPLATES, *folders]),
         autoescape=autoescape,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters.update(FORMATS)
+    environment.filters.update(_FORMATS)
     return environment
 
 

@@ -1,6 +1,5 @@
 """Single rows worth reading: what tuning mended, what it broke, and the tuned model's worst and best answers."""
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -13,7 +12,8 @@ SHOWN = 6
 
 @dataclass(frozen=True)
 class Shown:
-    """One row, clipped for reading. `before` is the base's answer, where there is one."""
+    """One row, clipped for reading. `before` is the base's answer, where there is one. A score is None where the row
+    was not judged."""
 
     id: str
     prompt: str
@@ -21,7 +21,7 @@ class Shown:
     before: str | None
     before_score: float | None
     after: str
-    after_score: float
+    after_score: float | None
     why: str
 
     def as_json(self) -> dict[str, Any]:
@@ -53,10 +53,10 @@ def rows_to_read(run: RunFiles) -> Rows:
     known = {row.id: row for row in base.rows} if base else {}
     worst, best = _ends(tuned, seen)
     return Rows(
-        mended=tuple(_shown(after, known) for _, after in mended),
-        broken=tuple(_shown(after, known) for _, after in broken),
-        worst=tuple(_shown(row, known) for row in worst),
-        best=tuple(_shown(row, known) for row in best),
+        mended=tuple(shown(before, after) for before, after in mended),
+        broken=tuple(shown(before, after) for before, after in broken),
+        worst=tuple(shown(known.get(row.id), row) for row in worst),
+        best=tuple(shown(known.get(row.id), row) for row in best),
     )
 
 
@@ -73,15 +73,15 @@ def _ends(tuned: Evaluated, seen: set[str]) -> tuple[list[Answered], list[Answer
     return worst, best[:SHOWN]
 
 
-def _shown(row: Answered, known: Mapping[str, Answered]) -> Shown:
-    before = known.get(row.id)
+def shown(before: Answered | None, after: Answered) -> Shown:
+    """A row as the base (None: it was not asked) and the tuned model answered it."""
     return Shown(
-        id=clip(row.id, 80),
-        prompt=clip(row.prompt),
-        target=clip(row.target, 400),
+        id=clip(after.id, 80),
+        prompt=clip(after.prompt),
+        target=clip(after.target, 400),
         before=clip(before.output, 400) if before else None,
         before_score=before.score if before else None,
-        after=clip(row.output, 400),
-        after_score=row.score,
-        why=clip(row.why, 200),
+        after=clip(after.output, 400),
+        after_score=after.score,
+        why=clip(after.why, 200),
     )

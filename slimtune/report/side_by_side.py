@@ -4,11 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from slimtune.gpus import find_gpu
 from slimtune.report.collect import NAMES, RunFiles, collect
 from slimtune.report.compare import Difference, ScoreRow
 from slimtune.report.text import flat, number
-from slimtune.report.write import read_report
+from slimtune.report.write import summarise
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ def side_by_side(folders: Sequence[Path]) -> SideBySide:
 
 
 def _column(run: RunFiles) -> Column:
-    report, training = read_report(run.folder), run.training
+    report, training = summarise(run, np.random.default_rng(0)), run.training
     gpu = run.environment.get("gpu")
     card, seconds = find_gpu(gpu) if gpu else None, training.get("seconds")
     price = card.hourly_usd if card else None

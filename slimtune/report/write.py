@@ -55,7 +55,7 @@ def report_fragment(run_dir: Path, *, seed: int = 0) -> str:
 
 def read_report(run_dir: Path, *, seed: int = 0) -> Report:
     """What `write_report` returned for this folder, and nothing written. Raises UserError where there is no folder."""
-    return _summary(collect(run_dir), np.random.default_rng(seed))
+    return summarise(collect(run_dir), np.random.default_rng(seed))
 
 
 @dataclass(frozen=True)
@@ -71,12 +71,13 @@ class _Made:
 
 def _make(run_dir: Path, seed: int) -> _Made:
     run, rng = collect(run_dir), np.random.default_rng(seed)
-    report = _summary(run, rng)
+    report = summarise(run, rng)
     rows, mixed = rows_to_read(run), confusion(run, rng)
     return _Made(run, report, rows, mixed, draw(run, report.scores, mixed))
 
 
-def _summary(run: RunFiles, rng: np.random.Generator) -> Report:
+def summarise(run: RunFiles, rng: np.random.Generator) -> Report:
+    """The summary of a folder that was read already."""
     found = differences(run, rng)
     return Report(
         title=_title(run),
