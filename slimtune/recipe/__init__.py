@@ -1,0 +1,24 @@
+"""A recipe: one YAML file that says everything about a run, checked as a whole before anything starts.
+
+sections   what may stand in it, with the defaults
+reading    from the file to the recipe, or to every mistake in it
+"""
+
+from slimtune.recipe.reading import RecipeSource, check_recipe, find_recipe, load_recipe, read_recipe, recipes_folder
+from slimtune.recipe.sections import Context, Data, Evaluate, Lora, Recipe, Section, Train
+
+__all__ = [
+    "Context",
+    "Data",
+    "Evaluate",
+    "Lora",
+    "Recipe",
+    "RecipeSource",
+    "Section",
+    "Train",
+    "check_recipe",
+    "find_recipe",
+    "load_recipe",
+    "read_recipe",
+    "recipes_folder",
+]

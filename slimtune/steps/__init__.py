@@ -1,0 +1,177 @@
+"""The steps of one run: each is read from the run's folder where it is complete, else done and put there whole.
+
+The model is loaded when the first step needs it, and gets its adapter when training does.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from slimtune.answering import answer, score_cache
+from slimtune.check import Ready
+from slimtune.data import Example
+from slimtune.evaluate import Evaluation, read_evaluation, with_shots, write_evaluation
+from slimtune.files import damage, digest_file, publish_folder, read_json, write_json
+from slimtune.gpus import GpuSpec
+from slimtune.plan.context import SETTING
+from slimtune.runs import Run, training_totals
+from slimtune.status import Listener
+from slimtune.steps.bench import Bench, utc_now
+from slimtune.tasks import Task
+from slimtune.tasks.needle_check import needle_checks, needle_names
+
+
+class Steps:
+    """base, few_shot, train and tuned, in this order. A step that is complete costs a read."""
+
+    def __init__(
+        self, prepared: Ready, run: Run, *, as_gpu: GpuSpec | None, listener: Listener, should_stop: Callable[[], bool]
+    ):
+        self.prepared, self.recipe, self.task, self.run = prepared, prepared.recipe, prepared.task, run
+        self.listener, self.should_stop = listener, should_stop
+        self.bench = Bench(prepared, run, as_gpu=as_gpu, listener=listener)
+
+    def base(self) -> Evaluation:
+        """The base model with the very prompts the tuned one gets."""
+        return self._evaluation("base", "base, zero-shot", self.task.test, 0)
+
+    def few_shot(self) -> Evaluation | None:
+        """The base model with worked examples in the prompt: what can be had without training. None where the recipe
+        asks for none, or where not one fits."""
+        if not self.recipe.evaluate.few_shot:
+            return None
+        if self.run.has("few_shot"):
+            return self._evaluation("few_shot", "", (), 0)  # read, not done
+        self.bench.loaded()
+        if not self.bench.shots:
+            self.listener.say("Not one worked example fits the model's context: there is no few-shot score.")
+            return None
+        examples = [with_shots(example, self.bench.shots) for example in self.task.test]
+        return self._evaluation("few_shot", f"base, {len(self.bench.shots)}-shot", examples, len(self.bench.shots))
+
+    def train(self) -> None:
+        """Train the adapter, and keep it."""
+        if self.run.has("training.json"):
+            return
+        from slimtune.engine import sft
+
+        self.bench.attached()
+        train = self.recipe.train
+        settings = sft.Settings(
+            epochs=train.epochs,
+            lr=train.lr,
+            schedule=train.schedule,
+            warmup=train.warmup,
+            batch=train.batch,
+            micro_batch=self.bench.plan.micro_batch,
+            collation=self.bench.plan.collation,
+            weight_decay=train.weight_decay,
+            max_grad_norm=train.max_grad_norm,
+            seed=self.recipe.seed,
+            checkpoint_minutes=train.checkpoint_minutes,
+            checkpoint_steps=train.checkpoint_steps,
+            keep_checkpoints=train.keep_checkpoints,
+        )
+        result = sft.train(
+            self.bench.model,
+            self.bench.rows,
+            settings,
+            self.run.folder / "checkpoints",
+            on_step=self._on_step,
+            should_stop=self.should_stop,
+            say=self.listener.say,
+        )
+        publish_folder(self.run.folder / "adapter", self._save_adapter)
+        self.run.step("training.json", lambda: self._training(result))
+
+    def tuned(self) -> Evaluation:
+        """The adapter, on the same rows with the same prompts."""
+        if not self.run.has("tuned"):
+            self.bench.attached()
+        return self._evaluation("tuned", "tuned", self.task.test, 0)
+
+    def needles(self, who: str) -> None:
+        """Where the context is stretched: what "base" or "tuned" finds in a short text, and in one of full length."""
+        names, tasks = needle_names(self.recipe.context, who), {}
+        if any(damage(self.run.folder / name) for name in names.values()):
+            loaded = self.bench.loaded() if who == "base" else self.bench.attached()
+            room = self.recipe.evaluate.max_new_tokens or 0
+            tasks = needle_checks(self.recipe.context, lambda text: len(loaded.renderer.ids(text)), answer_tokens=room)
+        for reach, name in names.items():
+            task = tasks.get(reach, self.task)  # whole: read, not asked
+            self._evaluation(name, f"{who}, {task.title}", task.test, 0, task)
+
+    def _evaluation(
+        self, name: str, label: str, examples: Sequence[Example], few_shot_k: int, task: Task | None = None
+    ) -> Evaluation:
+        task, tuned = task or self.task, name.endswith("tuned")
+        limit = self.bench.limit if task is self.task else task.max_new_tokens
+        folder, journal = self.run.folder / name, self.run.folder / f"{name}.journal"
+        if folder.exists() and damage(folder) is None:
+            journal.unlink(missing_ok=True)  # left by a kill between the two
+            return read_evaluation(folder)
+        loaded = self.bench.loaded()
+        cached = (
+            None if tuned else score_cache(self.bench.facts, task, examples, thinking=self.recipe.thinking, limit=limit)
+        )
+        if cached is not None and damage(cached) is None:
+            self.listener.say(f"Score of {label}: taken from the cache, where an earlier run left it.")
+            evaluation = read_evaluation(cached)
+        else:
+            evaluation = answer(
+                loaded,
+                task,
+                examples,
+                name=name,
+                label=label,
+                few_shot_k=few_shot_k,
+                max_new_tokens=limit,
+                journal=journal,
+                listener=self.listener,
+                should_stop=self.should_stop,
+                adapter_sha256=self._adapter_sha256() if tuned else None,
+            )
+            if cached is not None:
+                write_evaluation(cached, evaluation)
+        write_evaluation(folder, evaluation)
+        journal.unlink(missing_ok=True)
+        return evaluation
+
+    def _on_step(self, report: Any) -> None:
+        self.run.log(asdict(report))
+        self.listener.progress("Fine-tune", report.step, report.steps, f"loss {report.loss:.3f}")
+
+    def _save_adapter(self, out: Path) -> None:
+        if self.prepared.spec.folder is None:  # the model's name, not where it lies on this machine
+            made, settings = read_json(self.run.folder / "source.json"), self.bench.model.model.peft_config["default"]
+            settings.base_model_name_or_path, settings.revision = made["repository"], made["revision"]
+        self.bench.model.model.save_pretrained(out)
+        (out / "README.md").unlink(missing_ok=True)  # PEFT's form to be filled in, which names that place too
+        self.bench.model.renderer.tokenizer.save_pretrained(out)
+        write_json(out / SETTING, {"rope": self.bench.model.rope})
+
+    def _adapter_sha256(self) -> str:
+        return digest_file(self.run.folder / "adapter" / "adapter_model.safetensors")
+
+    def _training(self, result: Any) -> dict[str, Any]:
+        from slimtune.engine import lora
+
+        model = self.bench.model.model
+        environment = {
+            **read_json(self.run.folder / "environment.json"),
+            "adapter_modules": lora.adapter_modules(model),
+            "trainable_parameters": lora.trainable_parameters(model),
+            "finished": utc_now(),
+        }
+        write_json(self.run.folder / "environment.json", environment)
+        outcome = {
+            "steps": result.steps,
+            "train_rows": len(self.bench.rows),
+            "resumed_at_step": result.resumed_at,
+            "oom_splits": result.oom_splits,
+            "micro_batch": result.micro_batch,
+            "notes": result.notes,
+            "adapter_sha256": self._adapter_sha256(),
+        }
+        return outcome | training_totals(self.run.folder)
