@@ -168,7 +168,7 @@ def app_(
 
 
 @app.command(name="list")
-def list_(what: Annotated[str, typer.Argument(metavar="models|tasks|gpus|scorers|recipes|runs")]) -> None:
+def list_(what: Annotated[str, typer.Argument(metavar="models|tasks|gpus|scorers|recipes|recipe-keys|runs")]) -> None:
     """List what slimtune knows by name."""
     screen.show_list(Console(), what)
 

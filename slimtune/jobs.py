@@ -99,7 +99,12 @@ def check(recipe_text: str, *, gpu: str = "") -> dict[str, Any]:
 def list_runs() -> list[State]:
     """Every run, the one that was last at work first."""
     folders = [path.parent for path in RUNS.glob("*/owner.json")]
-    return sorted(map(read_state, folders), key=lambda state: -(state.updated or _touched(state.folder)))
+    return sorted(map(read_state, folders), key=last_at_work, reverse=True)
+
+
+def last_at_work(state: State) -> float:
+    """When a run last did something, in seconds since the epoch."""
+    return state.updated or (state.folder / "owner.json").stat().st_mtime
 
 
 def find_run(name: str) -> Path:
@@ -143,7 +148,3 @@ def _launch(arguments: Sequence[str], folder: Path) -> None:
 
 def _beside(folder: Path, ending: str) -> Path:
     return folder.with_name(f"{folder.name}.{ending}")
-
-
-def _touched(folder: Path) -> float:
-    return (folder / "owner.json").stat().st_mtime

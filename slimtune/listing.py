@@ -1,12 +1,17 @@
 """The tables of `slimtune list`: one function a kind, each straight from where the facts live."""
 
+from datetime import datetime
 from pathlib import Path
 
 from slimtune import jobs
+from slimtune.files import read_json
 from slimtune.gpus import GPUS, PRICES_AS_OF
 from slimtune.models import MODELS, ModelSpec
 from slimtune.recipe import recipes_folder
+from slimtune.recipe.keys import every_key
 from slimtune.scorers import SCORERS
+from slimtune.stats import Interval
+from slimtune.status import State
 from slimtune.tasks import list_tasks
 
 Rows = tuple[str, tuple[str, ...], list[tuple[object, ...]]]
@@ -59,17 +64,53 @@ def recipes() -> Rows:
     return "Recipes", ("name", "what it does"), rows
 
 
+def recipe_keys() -> Rows:
+    rows = [(key.name, key.takes, key.default, key.gloss) for key in every_key()]
+    return "Keys of a recipe", ("key", "takes", "default", "what it is"), rows
+
+
 def runs() -> Rows:
-    rows = []
-    for state in jobs.list_runs():
-        at = next((stage for stage in reversed(state.stages)), None)
-        done = f"{at.name}, {at.done} of {at.total}" if at and state.phase != "finished" else ""
-        rows.append((state.name, state.phase, done, state.error.split("\n")[0] if state.phase == "failed" else ""))
-    return "Runs in runs/", ("name", "state", "at", "why"), rows
+    rows = [
+        (state.name, state.phase, _day(state), *(_score(state, name) for name in ("base", "tuned")), _at(state))
+        for state in jobs.list_runs()
+    ]
+    return "Runs in runs/", ("name", "state", "last at work", "base", "tuned", "at"), rows
+
+
+def _day(state: State) -> str:
+    return f"{datetime.fromtimestamp(jobs.last_at_work(state)):%Y-%m-%d %H:%M}"
+
+
+def _score(state: State, name: str) -> str:
+    """A score with its interval; empty where that model was not scored yet."""
+    file = state.folder / name / "evaluation.json"
+    try:
+        return str(Interval.from_json(read_json(file)["score"]))
+    except FileNotFoundError:
+        return ""
+    except (ValueError, KeyError, TypeError):
+        return "not readable"
+
+
+def _at(state: State) -> str:
+    """How far a run is that goes on or could; why one failed."""
+    if state.phase == "failed":
+        return state.error.split("\n")[0]
+    stage = state.stages[-1] if state.stages and state.phase != "finished" else None
+    return f"{stage.name}, {stage.done} of {stage.total}" if stage else ""
 
 
 def _headline(file: Path) -> str:
     return file.read_text(encoding="utf-8").split("\n", 1)[0].removeprefix("# ")
 
 
-KINDS = {"models": models, "tasks": tasks, "gpus": gpus, "scorers": scorers, "recipes": recipes, "runs": runs}
+KINDS = {
+    "models": models,
+    "tasks": tasks,
+    "gpus": gpus,
+    "scorers": scorers,
+    "recipes": recipes,
+    "recipe-keys": recipe_keys,
+    "runs": runs,
+}
+EMPTY = "Nothing is here yet. `slimtune demo` makes a run, and so does `slimtune run RECIPE`."  # only runs can be none

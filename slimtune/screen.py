@@ -189,6 +189,9 @@ def show_list(console: Console, what: str) -> None:
     if what not in listing.KINDS:
         raise UserError(f"There is no list of {what!r}. {did_you_mean(what, listing.KINDS)}")
     title, columns, rows = listing.KINDS[what]()
+    if not rows:
+        console.print(listing.EMPTY)
+        return
     table = Table(title=title, title_justify="left", title_style="bold", header_style="dim", box=None, pad_edge=False)
     for place, column in enumerate(columns):
         table.add_column(column, justify="right" if column in listing.NUMBERS else "left", no_wrap=place == 0)

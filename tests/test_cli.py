@@ -66,7 +66,7 @@ def test_check_prints_five_mistakes_with_lines_in_under_two_seconds_and_without_
         "bad.yaml:1 model: There is no model named 'smollm2-135'. Did you mean 'smollm2-135m",
         "bad.yaml:2 task: There is no task named 'banking7'. Did you mean 'banking77'?",
         "bad.yaml:3 lora.rr: is not a key of a recipe. Did you mean 'r'?",
-        "bad.yaml:5 train.epochs: input should be greater than 0, not -1.",
+        "bad.yaml:5 train.epochs: has to be greater than 0, not -1.",
         "bad.yaml:6 contxt: is not a key of a recipe. Did you mean 'context'?",
     ):
         assert words in shown.stderr
@@ -96,10 +96,14 @@ def test_check_refuses_rows_longer_than_the_context(recipe: Path) -> None:
     assert dropped.returncode == 0 and "1 rows exceed the context" in dropped.stdout
 
 
-@pytest.mark.parametrize("kind", ["models", "tasks", "gpus", "scorers", "recipes"])
+@pytest.mark.parametrize("kind", ["models", "tasks", "gpus", "scorers", "recipes", "recipe-keys"])
 def test_lists_name_what_there_is(kind: str) -> None:
     shown = slimtune("list", kind)
     assert shown.returncode == 0 and len(shown.stdout.splitlines()) >= 4
+
+
+def test_where_no_run_is_yet_the_list_of_runs_says_what_makes_one(tmp_path: Path) -> None:
+    assert "`slimtune demo` makes a run" in slimtune("list", "runs", cwd=tmp_path).stdout
 
 
 def test_a_list_that_does_not_exist_is_named_with_the_nearest() -> None:

@@ -99,8 +99,8 @@ def test_both_ways_to_write_it_are_the_same_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("context: 0", "recipe.yaml:3 context.length: input should be greater than or equal to 64, not 0."),
-        ("context: -1", "greater than or equal to 64, not -1."),
+        ("context: 0", "recipe.yaml:3 context.length: has to be at least 64, not 0."),
+        ("context: -1", "at least 64, not -1."),
         (
             "context: long",
             "recipe.yaml:3 context: is a number of tokens, or {length: 131072, method: yarn}, not 'long'",

@@ -9,6 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+import recipe_table
 from test_architecture import ROWS
 from typer.main import get_command
 
@@ -24,7 +25,7 @@ from slimtune.tasks import Selection, get_task
 from slimtune.tasks.formats import FORMATS
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = ("README.md", "CONTRIBUTING.md", "BENCHMARKS.md", "docs/FAQ.md", "docs/PEERS.md")
+DOCUMENTS = ("README.md", "CONTRIBUTING.md", "BENCHMARKS.md", "docs/FAQ.md", "docs/PEERS.md", "docs/RECIPE.md")
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 NUMBERED = sorted((ROOT / "examples").glob("[0-9]*.py"))
 VERBS = get_command(app).commands
@@ -137,6 +138,10 @@ def test_the_formats_are_those_that_are_read():
     fields = {name.strip("`"): set(re.findall(r"`(\w+)`", shown)) for name, shown, _ in table("format")}
     assert fields.keys() == FORMATS.keys()
     assert [name for name, format in FORMATS.items() if not set(format.fields) <= fields[name]] == []
+
+
+def test_the_table_of_keys_is_that_of_the_program():
+    assert recipe_table.written() == recipe_table.table(), "run: python tests/recipe_table.py"
 
 
 def test_the_import_order_is_the_one_the_tests_hold():

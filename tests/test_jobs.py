@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -152,5 +153,7 @@ def test_a_status_of_another_version_is_no_status_and_no_error(here: Path, tmp_p
 
 def test_the_command_line_lists_them(here: Path, ran: Path) -> None:
     command = [sys.executable, "-m", "slimtune.cli", "list", "runs"]
-    said = subprocess.run(command, capture_output=True, text=True, cwd=ran, timeout=60).stdout
-    assert here.name in said and "finished" in said
+    wide = os.environ | {"COLUMNS": "200"}
+    said = subprocess.run(command, capture_output=True, text=True, cwd=ran, env=wide, timeout=60).stdout
+    line = next(line for line in said.splitlines() if line.startswith(here.name))
+    assert re.search(r" finished +20\d\d-\d\d-\d\d \d\d:\d\d( +[01]\.\d{3} \[[\d., ]+\]){2}", line), line

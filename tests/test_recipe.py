@@ -6,6 +6,7 @@ import pytest
 
 from slimtune.errors import Problems, UserError
 from slimtune.recipe import load_recipe, read_recipe, recipes_folder
+from slimtune.recipe.keys import every_key
 from slimtune.strict_yaml import parse_scalar, parse_yaml
 
 
@@ -63,10 +64,59 @@ def test_five_mistakes_are_named_together_with_their_lines(tmp_path: Path) -> No
         tmp_path, "model: m\ntask: t\nlora: {rr: 8}\ntrain:\n  epochs: -1\n  schedule: liner\n  lr: fast\ncontxt: 9\n"
     )
     assert "recipe.yaml:3 lora.rr: is not a key of a recipe. Did you mean 'r'?" in text
-    assert "recipe.yaml:5 train.epochs: input should be greater than 0, not -1." in text
+    assert "recipe.yaml:5 train.epochs: has to be greater than 0, not -1." in text
     assert "recipe.yaml:6 train.schedule: cannot be 'liner'. Did you mean 'linear'?" in text
     assert "recipe.yaml:7 train.lr: " in text
     assert "recipe.yaml:8 contxt: is not a key of a recipe. Did you mean 'context'?" in text
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("train: {epochs: one}", "train.epochs: has to be a number, not 'one'."),
+        ("train: {batch: many}", "train.batch: has to be a whole number, not 'many'."),
+        ("train: {batch: 1.5}", "train.batch: has to be a whole number, not 1.5."),
+        ("lora: {r: 0}", "lora.r: has to be at least 1, not 0."),
+        ("lora: {r: 4096}", "lora.r: has to be at most 1024, not 4096."),
+        ("lora: {dropout: 1}", "lora.dropout: has to be less than 1, not 1."),
+        ("lora: 8", "lora: has to be a section, with keys of its own, not 8."),
+        ("train: [a]", "train: has to be a section, with keys of its own, not ['a']."),
+        ("data: {labels: a}", "data.labels: has to be a list, not 'a'."),
+        ("data: {skip_bad: perhaps}", "data.skip_bad: has to be true or false, not 'perhaps'."),
+        ("revision: 5", "revision: has to be text, not 5."),
+        ("data: {columns: {text: 5}}", "data.columns.text: has to be text, not 5."),
+    ],
+)
+def test_a_value_that_does_not_fit_is_told_in_plain_words(tmp_path: Path, line: str, words: str) -> None:
+    assert f"recipe.yaml:3 {words}" in said(tmp_path, f"model: m\ntask: t\n{line}\n")
+
+
+@pytest.mark.parametrize(
+    ("line", "key"),
+    [
+        ("learning_rate: 1e-4", "train.lr"),
+        ("train: {learning_rate: 1e-4}", "lr"),
+        ("lora: {rank: 8}", "r"),
+        ("lora_rank: 8", "lora.r"),
+        ("train: {batch-size: 8}", "batch"),
+        ("num_epochs: 1", "train.epochs"),
+        ("max_seq_length: 512", "context"),
+        ("lr: 1e-4", "train.lr"),
+        ("train: {r: 8}", "lora.r"),
+        ("train: {epoch: 1}", "epochs"),
+    ],
+)
+def test_a_key_as_other_tools_call_it_is_known(tmp_path: Path, line: str, key: str) -> None:
+    assert f"is not a key of a recipe. Did you mean {key!r}?" in said(tmp_path, f"model: m\ntask: t\n{line}\n")
+
+
+def test_every_key_says_what_it_takes_and_what_it_is() -> None:
+    keys = {key.name: key for key in every_key()}
+    assert [name for name, key in keys.items() if not key.gloss] == []
+    assert (keys["train.lr"].takes, keys["train.lr"].default) == ("number, above 0, below 1", "5e-05")
+    assert keys["lora.r"].takes == "whole number, from 1, at most 1,024" and keys["model"].default == "needed"
+    assert keys["data.kind"].takes == "classification, qa, text" and keys["data.labels"].takes == "list of texts"
+    assert {"lora.alpha", "context", "context.method", "evaluate.few_shot", "seed"} <= keys.keys()
 
 
 def test_a_key_that_stands_twice_is_refused_with_both_lines(tmp_path: Path) -> None:

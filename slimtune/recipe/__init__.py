@@ -1,6 +1,7 @@
 """A recipe: one YAML file that says everything about a run, checked as a whole before anything starts.
 
 sections   what may stand in it, with the defaults
+keys       its keys as a list, and which one is meant by a word that is none
 reading    from the file to the recipe, or to every mistake in it
 """
 

@@ -13,8 +13,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from slimtune.errors import Problem, Problems, UserError, did_you_mean
+from slimtune.recipe.keys import meant
 from slimtune.recipe.sections import Recipe
 from slimtune.strict_yaml import Document, parse_scalar, parse_yaml
+from slimtune.wording import refused
 
 
 @dataclass(frozen=True)
@@ -96,25 +98,9 @@ def _override(document: Document, text: str) -> list[Problem]:
 
 def _problem(path: str, document: Document, item: dict[str, Any]) -> Problem:
     keys = tuple(str(key) for key in item["loc"])
-    where = _where(path, document, keys)
-    if item["type"] == "extra_forbidden":
-        return Problem(where, "is not a key of a recipe.", did_you_mean(keys[-1], _known_keys(keys[:-1])))
-    if item["type"] == "missing":
-        return Problem(where, "is missing.")
-    if item["type"] == "literal_error":
-        words = [word.strip("' ") for word in item["ctx"]["expected"].replace(" or ", ", ").split(",")]
-        return Problem(where, f"cannot be {item['input']!r}.", did_you_mean(str(item["input"]), words))
-    message = item["msg"].removeprefix("Value error, ")
-    given = "" if isinstance(item["input"], dict) else f", not {item['input']!r}"
-    return Problem(where, f"{message[0].lower()}{message[1:]}{given}.")
-
-
-def _known_keys(path: tuple[str, ...]) -> list[str]:
-    section: Any = Recipe
-    for key in path:
-        field = getattr(section, "model_fields", {}).get(key)
-        section = field.annotation if field else None
-    return list(getattr(section, "model_fields", {}))
+    unknown = item["type"] == "extra_forbidden"
+    what, fix = ("is not a key of a recipe.", meant(keys)) if unknown else refused(item)
+    return Problem(_where(path, document, keys), what, fix)
 
 
 def _where(path: str, document: Document, keys: tuple[str, ...]) -> str:

@@ -12,7 +12,7 @@ _FILE_KEYS = ("test", "format", "columns", "kind", "instruction", "scorer")
 class Section(BaseModel):
     """A part of a recipe. Unknown keys are errors, and a loaded recipe never changes."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 class Lora(Section):
@@ -30,9 +30,11 @@ class Train(Section):
     """How the adapter is trained. The defaults are the published study's."""
 
     epochs: float = Field(4, gt=0, le=10_000)
+    """How often every row is seen."""
     lr: float = Field(5e-5, gt=0, lt=1)
     """Peak learning rate."""
     schedule: Literal["linear", "cosine", "constant"] = "linear"
+    """How the learning rate falls after the warmup."""
     warmup: float = Field(0.05, ge=0, lt=1)
     """Share of the steps over which the learning rate rises."""
     batch: int = Field(16, ge=1, le=65_536)
@@ -42,32 +44,43 @@ class Train(Section):
     collation: Literal["auto", "padded", "shared-prefix"] = "auto"
     """How rows are laid out; `auto` takes the fastest that is proven for the model and machine."""
     quantisation: Literal["auto", "4bit", "16bit"] = "auto"
+    """How the frozen weights are held; `auto` takes 16-bit where it fits."""
     weight_decay: float = Field(0.0, ge=0)
+    """Of the adapter's weights."""
     max_grad_norm: float = Field(1.0, gt=0)
+    """Longer gradients are scaled down to this."""
     checkpoint_minutes: float = Field(5, gt=0)
+    """Save every so many minutes."""
     checkpoint_steps: int | None = Field(None, ge=1)
     """Save every so many steps as well."""
     keep_checkpoints: int = Field(2, ge=2)
+    """So many of the newest are kept."""
 
 
 class Data(Section):
     """Which rows are used: of a task (the selection), or of files (train, test and how to read them)."""
 
     train: str | None = None
+    """File of training rows, .jsonl, .csv or .tsv, seen from the folder the command runs in."""
     test: str | None = None
+    """File of test rows; without one a fifth of the training rows is held out."""
     format: str | None = None
-    """One of slimtune.tasks.formats.FORMATS; told from the first row where it is not given. A .csv is read as one."""
+    """How rows are written, such as `alpaca`: one of README's table. Told from the first row where it is not given."""
     columns: dict[str, str] = {}
-    """For CSV: {prompt: ..., completion: ...}, {text: ..., label: ...}, and group: ... where rows belong together."""
+    """Our field: your column, as in {text: message, label: intent} or {prompt: question, completion: reply}; and
+    `group:` where rows belong together."""
     kind: Literal["classification", "qa", "text"] | None = None
     """What prompt-and-answer rows are; told from the rows where it is not given."""
     instruction: str | None = None
     """The system turn."""
     scorer: str | None = None
+    """A name of `slimtune list scorers`, in place of the one that goes with the rows."""
     labels: tuple[str, ...] = ()
     """Keep only these classes."""
     train_rows: int | None = Field(None, ge=1)
+    """At most so many, chosen by `seed`."""
     test_rows: int | None = Field(None, ge=1)
+    """The same for test rows."""
     skip_bad: bool = False
     """Leave unreadable rows out, counted, instead of refusing the file."""
     long_rows: Literal["error", "drop"] = "error"
@@ -92,7 +105,7 @@ class Context(Section):
     length: int = Field(2048, ge=64, le=16 * 1024**2)
     """Longest row in tokens, prompt and answer."""
     method: Literal["none", "yarn"] = "none"
-    """`yarn` stretches the window of a model that is meant for it (see plan/context.py)."""
+    """`yarn` stretches the window of a model that is meant for it."""
     needles: int = Field(20, ge=1)
     """Rows of the long-context check that comes with `yarn`, at each length."""
 
@@ -125,6 +138,7 @@ class Recipe(Section):
     thinking: Literal["off", "on", "mixed"] = "off"
     """For models with a thinking mode; `mixed` thinks in rows that carry reasoning."""
     seed: int = Field(17, ge=0)
+    """Of the choice of rows, their order, and the adapter's first weights."""
 
     @field_validator("context", mode="before")
     @classmethod

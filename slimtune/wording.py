@@ -1,0 +1,45 @@
+"""Numbers and mistakes in plain words."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from slimtune.errors import did_you_mean
+
+_WHAT = {
+    "int": "has to be a whole number",
+    "float": "has to be a number",
+    "bool": "has to be true or false",
+    "string": "has to be text",
+    "model": "has to be a section, with keys of its own",
+    "dict": "has to be a section, with keys of its own",
+    "tuple": "has to be a list",
+    "finite": "has to be a finite number",
+}
+_LIMITS = {
+    "greater_than": ("gt", "greater than"),
+    "greater_than_equal": ("ge", "at least"),
+    "less_than": ("lt", "less than"),
+    "less_than_equal": ("le", "at most"),
+}
+
+
+def counted(number: int, noun: str) -> str:
+    """A number with its noun: "1 test row", "1,200 test rows"."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def refused(error: Mapping[str, Any]) -> tuple[str, str]:
+    """What one of pydantic's errors says of a value, "has to be a whole number, not 'one'.", and what would do."""
+    kind, given = error["type"], error["input"]
+    if kind == "missing":
+        return "is missing.", ""
+    if kind == "literal_error":
+        words = [word.strip("' ") for word in error["ctx"]["expected"].replace(" or ", ", ").split(",")]
+        return f"cannot be {given!r}.", did_you_mean(str(given), words)
+    if kind in _LIMITS:
+        name, words = _LIMITS[kind]
+        what = f"has to be {words} {error['ctx'][name]:g}"
+    else:
+        message = error["msg"].removeprefix("Value error, ")
+        what = _WHAT.get(kind.split("_")[0], f"{message[0].lower()}{message[1:]}")
+    return f"{what}{'' if isinstance(given, dict) else f', not {given!r}'}.", ""
