@@ -89,12 +89,14 @@ def read_json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def append_line(path: Path, line: str) -> None:
-    """Add one line to a log with a single write. What a kill or a full disk tore off a last line is cut away first;
-    readers drop it too. Raises CannotWrite."""
+def append_line(path: Path, line: str, *, synced: bool = False) -> None:
+    """Add one line to a log with a single write; `synced`, it is on the disk before this returns. What a kill or a full
+    disk tore off a last line is cut away first; readers drop it too. Raises CannotWrite."""
     with writing(path), path.open("a+b", buffering=0) as file:
         _cut_torn_line(file)
         _write_all(file, line.encode("utf-8") + b"\n")
+        if synced:
+            os.fsync(file.fileno())
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
