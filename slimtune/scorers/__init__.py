@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from slimtune.data import Completion, Example, Score
 from slimtune.errors import unknown_name
 from slimtune.models.toolcalls import render_tool_calls
+from slimtune.scorers.bfcl import bfcl_ast
 from slimtune.scorers.exact import exact_match, exact_match_normalised, six_digit_code
 from slimtune.scorers.qa import squad_em, squad_f1
-from slimtune.scorers.tools import tool_call_equivalence
+from slimtune.scorers.tools import binary_tool_call, staged_tool_call, tool_call_equivalence
 
 __all__ = ["SCORERS", "Scorer", "get_scorer", "gold_completion"]
 
@@ -47,6 +48,14 @@ SCORERS = {
             "The calls are the expected ones, arguments equal once schema defaults are dropped.",
             tool_call_equivalence,
         ),
+        Scorer("binary_tool_call", "The calls are the expected ones, argument by argument.", binary_tool_call),
+        Scorer(
+            "staged_tool_call",
+            "How far a call got: 0.25 readable, 0.50 its functions, 0.75 its arguments' names, 1.0 equivalent.",
+            staged_tool_call,
+            binary=False,
+        ),
+        Scorer("bfcl_ast", "Each call is among those that BFCL's AST check accepts.", bfcl_ast),
     )
 }
 

@@ -61,7 +61,7 @@ def assemble(job: Job, train: Drafts, test: Drafts, selection: Selection) -> Tas
         kind=job.kind,
         instruction=instruction or _common_system(chosen_train + chosen_test),
         scorer=get_scorer(job.scorer or kind.scorer).name,
-        also=tuple(name for name in kind.also if name != job.scorer),
+        also=tuple(name for name in kind.also if name != (job.scorer or kind.scorer)),
         labels=chosen_job.labels,
         train=tuple(_finish(example, instruction, chosen_job.labels) for example in chosen_train),
         test=tuple(_finish(example, instruction, chosen_job.labels) for example in chosen_test),

@@ -12,6 +12,7 @@ from typing import Any
 from slimtune.data import Example, Message, ToolCall, json_type
 from slimtune.errors import did_you_mean
 from slimtune.models.toolcalls import tool_call_from_json
+from slimtune.scorers.bfcl import check_accepted
 from slimtune.tasks.chat import read_turns
 from slimtune.tasks.job import Job
 from slimtune.tasks.needle import ANSWER_TOKENS, read_needle
@@ -22,7 +23,8 @@ _GROUPS = ("group", "conversation", "context_id", "doc_id", "db_id")
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of task. `max_new_tokens` is the least room an answer gets."""
+    """One kind of task. `also`: what is reported beside the scorer, but for the scorer itself. `max_new_tokens` is the
+    least room an answer gets."""
 
     read: Callable[[Row, Job], Example]
     instruct: Callable[[Job], str]
@@ -95,8 +97,9 @@ def _tool_calling(row: Row, job: Job) -> Example:
     if not isinstance(row.get("expected"), list):
         raise ValueError("has no 'expected': the list of calls, each with name and arguments")
     calls = tuple(tool_call_from_json(call) for call in row["expected"])
-    meta = {"accepted": row["accepted"]} if row.get("accepted") else {}
-    return draft(row, messages, calls, tools=tools_of(row, job), meta=meta)
+    if accepted := row.get("accepted"):
+        check_accepted(accepted)
+    return draft(row, messages, calls, tools=tools_of(row, job), meta={"accepted": accepted} if accepted else {})
 
 
 def _ner(row: Row, job: Job) -> Example:
@@ -175,7 +178,13 @@ KINDS = {
         _classification, _instruct_labels, "exact_match", ("exact_match_normalised",), max_new_tokens=32
     ),
     "qa": Kind(_qa, _instruct_qa, "squad_em", ("squad_f1",)),
-    "tool_calling": Kind(_tool_calling, _as_described, "tool_call_equivalence", max_new_tokens=192),
+    "tool_calling": Kind(
+        _tool_calling,
+        _as_described,
+        "tool_call_equivalence",
+        ("tool_call_equivalence", "staged_tool_call", "binary_tool_call"),
+        max_new_tokens=192,
+    ),
     "ner": Kind(_ner, _instruct_ner, "exact_match", max_new_tokens=256),
     "text2sql": Kind(_text2sql, _as_described, "exact_match", ("exact_match_normalised",), max_new_tokens=256),
     "pii": Kind(_pii, _instruct_pii, "exact_match", max_new_tokens=256),
