@@ -18,8 +18,11 @@ from slimtune.models import ModelSpec, get_model
 from slimtune.plan import Plan, choose_collation, context_problem, make_plan, refuse_needles, yarn_for
 from slimtune.recipe import Recipe, RecipeSource
 from slimtune.scorers import get_scorer
+from slimtune.stats import smallest_detectable_difference
 from slimtune.tasks import Quality, Selection, Task, get_task, inspect_task, task_from_files
+from slimtune.tasks.formats import column_problems
 
+_DISAGREE = 0.1  # of the test rows: what is assumed where no run has shown it
 _CHARACTERS_PER_TOKEN = 3.0  # for a first plan, before a tokenizer has counted; English text has 4 to 5
 
 
@@ -67,6 +70,7 @@ def read_rows(recipe: Recipe, data_dir: Path | None = None) -> tuple[Task, Quali
 
 
 Rows = Callable[[Recipe, Path | None], tuple[Task, Quality]]
+Say = Callable[[str], None]
 
 
 def ready(source: RecipeSource, *, data_dir: Path | None = None, rows: Rows = read_rows) -> Ready:
@@ -82,7 +86,9 @@ def ready(source: RecipeSource, *, data_dir: Path | None = None, rows: Rows = re
     if recipe.data.scorer is not None:
         _try(problems, source.where("data", "scorer"), lambda: get_scorer(recipe.data.scorer))
     key = "task" if recipe.task is not None else "data"
-    read = _try(problems, source.where(key), lambda: rows(recipe, data_dir))
+    wrong = column_problems(recipe.data.columns, where=lambda name: source.where("data", "columns", name))
+    problems += wrong
+    read = None if wrong else _try(problems, source.where(key), lambda: rows(recipe, data_dir))
     task, quality = read or (None, None)
     problems += quality.errors if quality is not None else []
     if spec is not None and not spec.trainable:
@@ -144,8 +150,13 @@ def plan_of(
     refuse_needles(spec, plan, yarn)
     notes = [yarn.note] if yarn else []
     if counted is None and (longer := sum(length > recipe.context.length for length in lengths)):
-        notes.append(f"{longer:,} training rows may be longer than the context of {recipe.context.length:,} tokens.")
+        notes.append(f"Training rows that may exceed the context of {recipe.context.length:,} tokens: {longer:,}.")
     return replace(plan, notes=(*plan.notes, *notes))
+
+
+def detectable(prepared: Ready) -> float:
+    """The smallest difference that the test rows would usually show, where models disagree on a tenth of them."""
+    return smallest_detectable_difference(len(prepared.task.test), discordant_share=_DISAGREE)
 
 
 def guess_tokens(prepared: Ready) -> RowTokens:
@@ -157,15 +168,16 @@ def guess_tokens(prepared: Ready) -> RowTokens:
     )
 
 
-def count_tokens(prepared: Ready) -> TokenReport | str:
-    """Render and tokenize every training row; or, in a sentence, why that is not possible here."""
+def count_tokens(prepared: Ready, *, say: Say) -> TokenReport | str:
+    """Render and tokenize every training row; or, in a sentence, why that is not possible here. `say` hears what takes
+    its time."""
     from slimtune.engine import require_training
     from slimtune.engine.render import encode_rows, load_tokenizer, make_renderer
     from slimtune.engine.source import local_folder
 
     try:
         require_training()
-        folder = local_folder(prepared.spec)
+        folder = local_folder(prepared.spec, say=say)
     except SlimtuneError as error:
         return f"Tokens are not counted: {error}"
     if folder is None:
@@ -194,6 +206,7 @@ def as_json(prepared: Ready, tokens: TokenReport | str, plan: Plan) -> dict[str,
         "notes": list(prepared.task.notes),
         "quality": asdict(quality) | {"leaks": quality.leaks},
         "tokens": tokens if isinstance(tokens, str) else asdict(tokens) | {"histogram": tokens.histogram(12)},
+        "detectable": detectable(prepared),
         "plan": plan.as_json(),
     }
 
@@ -202,7 +215,7 @@ def data_facts(prepared: Ready, *, train_rows: int) -> dict[str, Any]:
     """What a run's data.json says: the task, its size, its licence, and what a reader of a score must know."""
     task, dropped = prepared.task, len(prepared.task.train) - train_rows
     notes = [*task.notes, *(str(warning) for warning in prepared.quality.warnings)]
-    notes += [f"{dropped} training rows are longer than the context and were dropped."] if dropped else []
+    notes += [f"Training rows dropped, being longer than the context: {dropped:,}."] if dropped else []
     return {
         "task": task.name,
         "title": task.title,

@@ -81,13 +81,15 @@ def check(
     from slimtune.recipe import find_recipe, read_recipe
 
     prepared = checks.ready(read_recipe(find_recipe(recipe), overrides), data_dir=data)
-    tokens = checks.count_tokens(prepared)
+    console = Console()
+    with screen.Live(Console(stderr=True) if as_json else console) as listener:
+        tokens = checks.count_tokens(prepared, say=listener.say)
     counted = None if isinstance(tokens, str) else tokens
     plan = checks.plan_of(prepared, gpu=get_gpu(gpu) if gpu else detect_gpu(), counted=counted)
     if as_json:
         screen.show_json(checks.as_json(prepared, tokens, plan))
         return
-    screen.show_check(Console(), prepared, tokens, plan)
+    screen.show_check(console, prepared, tokens, plan)
 
 
 @app.command()

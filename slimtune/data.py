@@ -148,7 +148,8 @@ def strict_json_at(text: str, start: int) -> tuple[Any, int]:
     try:
         value, end = _DECODER.raw_decode(text, start)
     except json.JSONDecodeError as error:
-        raise ValueError(f"is not JSON: {error.msg.lower()} at column {error.pos + 1}") from error
+        line = "" if error.lineno == 1 else f"line {error.lineno}, "
+        raise ValueError(f"is not JSON: {error.msg.lower()} at {line}column {error.colno}") from error
     except RecursionError:
         raise ValueError(f"is nested deeper than {MAX_DEPTH} levels") from None
     _check_depth(value)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from slimtune.check import Ready, guess_tokens, plan_of, ready
+from slimtune.check import Ready, detectable, guess_tokens, plan_of, ready
 from slimtune.errors import UserError
 from slimtune.gpus import DetectedGpu, GpuSpec, detect_gpu, get_gpu
 from slimtune.models import MODELS, ModelSpec, get_model
@@ -27,14 +27,13 @@ from slimtune.plan import (
     with_levers,
     yarn_for,
 )
-from slimtune.recipe import Context, find_recipe, read_recipe, recipes_folder
-from slimtune.stats import smallest_detectable_difference
+from slimtune.recipe import Context, Lora, Train, find_recipe, read_recipe, recipes_folder
 
 Card = GpuSpec | DetectedGpu
-EXAMPLES, EPOCHS, ROW_TOKENS, RANK, BATCH = 10_000, 4, 1024, 16, 16  # the study that the table of all models is for
+EXAMPLES, ROW_TOKENS = 10_000, 1024  # what is planned for where there are no rows; the rest is a recipe's default
+EPOCHS, RANK, BATCH = Train().epochs, Lora().r, Train().batch
 _KEEP_CHECKPOINTS = 2
 _SHORTEST_CONTEXT = 64  # as in a recipe
-_DISAGREE = 0.1  # of the test rows: what is assumed where no run has shown it
 
 
 @dataclass(frozen=True)
@@ -157,9 +156,7 @@ def forecast_recipe(prepared: Ready, card: Card | None) -> Forecast:
     examples = len(prepared.task.train) * recipe.train.epochs
     mean = (plan.train_tokens or examples * plan.longest_row_tokens) / examples
     forecast = _forecast(prepared.spec, card, plan, examples, mean, yarn)
-    return replace(
-        forecast, test_rows=test_rows, detectable=smallest_detectable_difference(test_rows, discordant_share=_DISAGREE)
-    )
+    return replace(forecast, test_rows=test_rows, detectable=detectable(prepared))
 
 
 def forecast_model(spec: ModelSpec, card: Card | None, *, context: Context, batch: int, rank: int) -> Forecast:
@@ -177,7 +174,7 @@ def forecast_model(spec: ModelSpec, card: Card | None, *, context: Context, batc
     refuse_needles(spec, plan, yarn)
     assumed = (
         f"Without a recipe: {EXAMPLES:,} rows of {context.length:,} tokens, an eighth of them the answer, "
-        f"x {EPOCHS} epochs, LoRA rank {rank}, batch {batch}."
+        f"x {EPOCHS:g} epochs, LoRA rank {rank}, batch {batch}; what is not given is a recipe's default."
     )
     stretched = (yarn.note, f"In a recipe: `context: {{length: {context.length}, method: yarn}}`.") if yarn else ()
     plan = replace(plan, notes=(assumed, *plan.notes, *stretched))
@@ -242,7 +239,7 @@ def _forecast(
 def _line(spec: ModelSpec, card: Card | None, load: Load) -> Line:
     if not spec.trainable:
         return Line(spec, None, "planned only", 0, None)
-    longest = longest_context(spec, card, rank=load.rank) if card else spec.native_context
+    longest = longest_context(spec, card, rank=load.rank) if card else 0  # RAM is not filled to its end
     if load.longest_row_tokens > spec.native_context:
         return Line(spec, None, f"made for {spec.native_context:,} tokens", longest, None)
     try:

@@ -17,9 +17,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from slimtune.check import detectable
 from slimtune.errors import SlimtuneError, UserError, did_you_mean
 from slimtune.files import read_json
-from slimtune.screen_plan import show_plan
+from slimtune.report.compare import disagreements
+from slimtune.screen_plan import show_plan, show_ready
+from slimtune.wording import counted, weights
 
 
 class Live:
@@ -96,14 +99,16 @@ def show_check(console: Console, prepared: Any, tokens: Any, plan: Any) -> None:
     """What will be trained, and what it takes."""
     show_title(console, prepared)
     task, quality = prepared.task, prepared.quality
-    console.print(f"{len(task.train)} training rows, {len(task.test)} test rows, scored by {task.scorer}.")
+    rows = f"{counted(len(task.train), 'training row')}, {counted(len(task.test), 'test row')}"
+    console.print(f"{rows}, scored by {task.scorer}.")
     for note in [*task.notes, *quality.warnings]:
         console.print(Text(f"  ! {note}", style="yellow"))
     _show_labels(console, quality)
     console.print(
         Text(
-            f"{quality.duplicate_train_rows} training and {quality.duplicate_test_rows} test rows repeat an earlier; "
-            f"{quality.overlap_normalised} test rows are asked in training too ({quality.leaks} of them leaks).",
+            f"Rows that repeat an earlier one: {quality.duplicate_train_rows} for training, "
+            f"{quality.duplicate_test_rows} for testing. Test rows that are asked in training too: "
+            f"{quality.overlap_normalised}, of them leaks: {quality.leaks}.",
             style="dim",
         )
     )
@@ -114,10 +119,10 @@ def show_check(console: Console, prepared: Any, tokens: Any, plan: Any) -> None:
     show_plan(console, plan)
     if not isinstance(tokens, str) and tokens.too_long and prepared.recipe.data.long_rows == "error":
         raise UserError(
-            f"{tokens.too_long} training rows are longer than the context of {prepared.recipe.context.length}. Raise "
+            f"Training rows longer than the context of {prepared.recipe.context.length}: {tokens.too_long}. Raise "
             "`context`, or set `data.long_rows: drop`."
         )
-    console.print("[green]Ready to run.[/green]")
+    show_ready(console, len(task.test), detectable(prepared))
 
 
 def show_json(value: Any) -> None:
@@ -137,6 +142,8 @@ def show_outcome(console: Console, outcome: Any) -> None:
     if report.differences:
         console.print(Padding(_differences(report), (1, 0, 0, 0)))
     console.print(Padding(Text(report.verdict.sentence, style="bold"), (1, 0)))
+    for line in disagreements(report.differences):
+        console.print(Text(line, style="dim"))
     for missing in report.missing:
         console.print(Text(f"Missing: {missing}", style="yellow"))
     _show_what_ran(console, outcome.folder)
@@ -146,12 +153,13 @@ def show_outcome(console: Console, outcome: Any) -> None:
 def _show_what_ran(console: Console, folder: Path) -> None:
     ran, training = read_json(folder / "environment.json"), read_json(folder / "training.json")
     versions, memory = ran["versions"], training["peak_gpu_gib"]
+    once = " (what prompts share is counted once)" if ran["collation"] == "shared-prefix" else ""
     console.print(
         Text(
-            f"What ran: {ran['gpu'] or 'CPU'}, {ran['precision']}, {ran['quantisation']} weights, "
+            f"What ran: {ran['gpu'] or 'CPU'}, {weights(ran['precision'], ran['quantisation'], gpu=ran['gpu'])}, "
             f"{ran['collation']} batches, {ran['attention']}; LoRA on {sum(ran['adapter_modules'].values())} layers, "
             f"{ran['trainable_parameters'] / 1e6:.1f}M parameters; {training['steps']} steps, "
-            f"{training['tokens']:,} tokens, {training['seconds']:.0f} s; loss {training['first_loss']:.2f} to "
+            f"{training['tokens']:,} tokens{once}, {training['seconds']:.0f} s; loss {training['first_loss']:.2f} to "
             f"{training['last_loss']:.2f}; {'' if memory is None else f'peak {memory:.2f} GiB; '}"
             f"unsloth {versions['unsloth']}, torch {versions['torch']}.",
             style="dim",
@@ -245,7 +253,7 @@ def _show_tokens(console: Console, tokens: Any, context: int) -> None:
         style = "red" if low > context else ""
         console.print(Text(f"  {low:>6} to {high:<6} {count:>6} {bar}", style=style))
     style = "red" if tokens.too_long else "green"
-    console.print(Text(f"  {tokens.too_long} rows exceed the context.", style=style))
+    console.print(Text(f"  Rows longer than the context: {tokens.too_long}.", style=style))
 
 
 def _scores(report: Any) -> Table:

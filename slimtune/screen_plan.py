@@ -13,16 +13,19 @@ from rich.text import Text
 from slimtune.forecast import BATCH, EPOCHS, EXAMPLES, RANK, ROW_TOKENS, Forecast, Line
 from slimtune.gpus import PRICES_AS_OF
 from slimtune.plan.memory import constants
+from slimtune.wording import counted, weights
+
+_COARSE = 0.1  # a difference that most tunings do not reach
 
 
 def show_plan(console: Console, plan: Any) -> None:
     """The plan alone: settings, peak, reasons."""
     console.print("\n[bold]Plan[/bold]")
-    weights = f"{plan.precision}, {plan.quantisation} weights" if plan.gpu else f"{plan.precision} weights"
     _say(
         console,
-        f"{plan.gpu or 'no GPU: the CPU'}, {weights}, {plan.collation} batches, "
-        f"{plan.steps} steps of {plan.micro_batch} x {plan.accumulation} rows",
+        f"{plan.gpu or 'no GPU: the CPU'}, {weights(plan.precision, plan.quantisation, gpu=plan.gpu)}, "
+        f"{plan.collation} batches, "
+        f"{counted(plan.steps, 'step')} of {plan.micro_batch} x {plan.accumulation} rows",
     )
     peak = plan.peak_gib
     _say(
@@ -69,8 +72,8 @@ def show_all(console: Console, card: Any, lines: Sequence[Line]) -> None:
     for line in lines:
         table.add_row(*_cells(line)[: 2 + len(numbers)])
     console.print(
-        f"[bold]{escape(card.name)}[/bold]: {EXAMPLES:,} rows of {ROW_TOKENS:,} tokens x {EPOCHS} epochs, "
-        f"LoRA rank {RANK}, batch {BATCH}"
+        f"[bold]{escape(card.name)}[/bold]: {EXAMPLES:,} rows of {ROW_TOKENS:,} tokens x {EPOCHS:g} epochs, "
+        f"LoRA rank {RANK}, batch {BATCH}, as a recipe has them by default"
     )
     console.print(table)
     console.print(
@@ -135,15 +138,26 @@ def _show_job(console: Console, forecast: Forecast) -> None:
             "on this card",
         )
     if forecast.detectable is not None:
-        _say(console, _detectable(forecast.test_rows, forecast.detectable))
+        _say(console, detectable_words(forecast.test_rows, forecast.detectable))
 
 
-def _detectable(rows: int, difference: float) -> str:
+def show_ready(console: Console, test_rows: int, difference: float) -> None:
+    """The last line, with what so few test rows cannot show."""
+    words = detectable_words(test_rows, difference)
+    if difference <= _COARSE:
+        console.print(f"{words}\n[green]Ready to run.[/green]")
+    else:
+        console.print(f"[yellow]Ready to run, but the result will say little:[/yellow] {words}")
+
+
+def detectable_words(rows: int, difference: float) -> str:
+    """How small a difference so many test rows find."""
+    shown, alone = counted(rows, "test row"), rows == 1
     if difference >= 1:
-        return f"{rows} test rows are too few to find any difference."
+        return f"{shown} {'is' if alone else 'are'} too few to find any difference."
     return (
-        f"{rows} test rows find a difference of {difference:.3f} (paired, 80% power, models disagreeing on a tenth of "
-        "the rows)"
+        f"{shown} {'finds' if alone else 'find'} a difference of {difference:.3f} or more (paired, 80% power, models "
+        "disagreeing on a tenth of the rows)."
     )
 
 

@@ -28,6 +28,12 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
+def weights(precision: str, quantisation: str, *, gpu: object) -> str:
+    """In what a model is held and computed with: "bf16, 4bit weights". On a CPU (no `gpu`) it is one thing: "fp32
+    weights"."""
+    return f"{precision}, {quantisation} weights" if gpu else f"{precision} weights"
+
+
 def refused(error: Mapping[str, Any]) -> tuple[str, str]:
     """What one of pydantic's errors says of a value, "has to be a whole number, not 'one'.", and what would do."""
     kind, given = error["type"], error["input"]

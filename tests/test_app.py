@@ -161,7 +161,7 @@ def test_from_a_plan_to_an_answer(app: App, browser) -> None:
     page.tab("Data")
     page.page.wait_for_selector("#tokens mark", timeout=WORK_MS)
     assert page.text("#tokens mark >> nth=0").endswith("<|im_end|>"), "the stop token is learned"
-    assert "0 rows exceed the context" in page.text("#tokens")
+    assert "Rows longer than the context: 0" in page.text("#tokens")
 
     page.tab("Plan")
     page.page.click("#start")
@@ -348,6 +348,19 @@ def test_whatever_is_sent_to_the_form_the_answer_is_a_sentence(tmp_path: Path, m
         with pytest.raises(UserError):
             try_tab._tools("[" * 200_000)
     assert not (tmp_path / "runs").exists() or not list((tmp_path / "runs").iterdir())
+
+
+def test_the_table_of_models_has_no_column_that_nothing_stands_in() -> None:
+    from slimtune.app.look import html
+    from slimtune.forecast import forecast_all
+    from slimtune.gpus import get_gpu
+
+    columns = "Longest row", "Rows a second", "Hours", "USD"
+    for card, there in ((None, ()), (get_gpu("t4"), columns[:3]), (get_gpu("H100"), columns)):
+        page = html("every_model", {"lines": forecast_all(card)})
+        assert tuple(name for name in columns if f">{name}<" in page) == there
+        cells = {row.count("<td") for row in page.split("<tr>")[2:]}
+        assert cells == {3 + len(there)}, "every row has a cell for each heading"
 
 
 def test_a_page_from_elsewhere_is_turned_away(app: App) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -78,11 +79,27 @@ def test_check_shows_the_row_that_will_be_trained_and_the_plan(recipe: Path) -> 
     for words in (
         "<|im_start|>assistant",
         "One row as it is trained",
-        "0 rows exceed the context",
+        "Rows longer than the context: 0.",
         "Ready to run",
         "random weights: they measure no quality",
     ):
         assert words in shown.stdout
+
+
+def test_check_warns_where_the_test_rows_are_too_few_to_show_anything(recipe: Path) -> None:
+    shown = " ".join(slimtune("check", recipe, "--set", "data.test_rows=1").stdout.split())
+    assert "1 test row, scored by" in shown
+    assert "Ready to run, but the result will say little: 1 test row is too few to find any difference." in shown
+    some = " ".join(slimtune("check", recipe, "--set", "data.test_rows=9").stdout.split())
+    assert re.search(r"will say little: 9 test rows find a difference of 0\.\d+ or more", some), some
+
+
+@pytest.mark.slow
+def test_check_says_that_it_makes_the_embedded_model_and_only_where_it_does(tmp_path: Path) -> None:
+    said = [
+        slimtune("check", "smollm2-banking77-demo", "--json", SLIMTUNE_CACHE=str(tmp_path)).stderr for _ in range(2)
+    ]
+    assert ["Making the embedded model" in words for words in said] == [True, False]
 
 
 def test_check_refuses_rows_longer_than_the_context(recipe: Path) -> None:
@@ -91,9 +108,9 @@ def test_check_refuses_rows_longer_than_the_context(recipe: Path) -> None:
     path = recipe.parent / "actions" / "train.jsonl"
     path.write_text(path.read_text() + json.dumps({"text": "pay " * 80, "label": "pay"}) + "\n")
     long = slimtune("check", recipe, "--set", "context=64")
-    assert long.returncode == 2 and "1 training rows are longer than the context of 64" in long.stderr
+    assert long.returncode == 2 and "Training rows longer than the context of 64: 1." in long.stderr
     dropped = slimtune("check", recipe, "--set", "context=64", "--set", "data.long_rows=drop")
-    assert dropped.returncode == 0 and "1 rows exceed the context" in dropped.stdout
+    assert dropped.returncode == 0 and "Rows longer than the context: 1." in dropped.stdout
 
 
 @pytest.mark.parametrize("kind", ["models", "tasks", "gpus", "scorers", "recipes", "recipe-keys"])

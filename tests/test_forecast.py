@@ -14,7 +14,7 @@ from slimtune.forecast import Asked, forecast_all, longest_context, plan_all, pl
 from slimtune.gpus import get_gpu
 from slimtune.models import MODELS, get_model
 from slimtune.plan import high_gib, with_levers
-from slimtune.screen_plan import _detectable
+from slimtune.screen_plan import detectable_words
 
 ROOT = Path(__file__).parents[1]
 T4 = get_gpu("T4")
@@ -156,11 +156,12 @@ def test_all_needs_a_card() -> None:
 
 def test_a_model_without_a_recipe_says_what_it_is_planned_for() -> None:
     notes = plan_one("qwen3-4b", Asked(gpu="h100", context="64k")).plan.notes
-    assert "10,000 rows of 65,536 tokens" in notes[0] and "LoRA rank 16, batch 16" in notes[0]
+    assert "10,000 rows of 65,536 tokens" in notes[0] and "LoRA rank 64, batch 16" in notes[0]
     assert "YaRN: factor 2.0" in notes[-2] and "`context: {length: 65536, method: yarn}`" in notes[-1]
     assert not any("YaRN" in note for note in plan_one("qwen3-4b", Asked(gpu="h100")).plan.notes)
 
 
 def test_too_few_test_rows_are_called_so() -> None:
-    assert "find a difference of 0.028" in _detectable(997, 0.0281)
-    assert _detectable(7, 1.0) == "7 test rows are too few to find any difference."
+    assert "997 test rows find a difference of 0.028 or more" in detectable_words(997, 0.0281)
+    assert detectable_words(7, 1.0) == "7 test rows are too few to find any difference."
+    assert detectable_words(1, 1.0) == "1 test row is too few to find any difference."

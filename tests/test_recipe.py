@@ -192,6 +192,24 @@ def test_every_shipped_recipe_is_ready_to_run(path: Path) -> None:
     assert f"slimtune run recipes/{path.name}" in text and text.count("\n") <= 30
 
 
+def test_a_field_that_no_format_has_is_named_among_the_columns(tmp_path: Path) -> None:
+    from slimtune.check import ready
+    from slimtune.tasks import task_from_files
+
+    rows = tmp_path / "rows.csv"
+    rows.write_text("message,intent\nhello,greet\n")
+    path = written(
+        tmp_path, f"model: qwen3-0.6b\ndata:\n  train: {rows}\n  columns: {{texts: message, label: intent}}\n"
+    )
+    with pytest.raises(Problems) as caught:
+        ready(read_recipe(path))
+    assert [str(problem) for problem in caught.value.problems] == [
+        f"{path}:4 data.columns.texts: is not a field of a row. Did you mean 'text'?"
+    ]
+    with pytest.raises(Problems, match=r"columns lable: is not a field of a row\. Did you mean 'label'"):
+        task_from_files(rows, columns={"text": "message", "lable": "intent"})
+
+
 SEVEN = """model: qwen3-0.6bb
 data: {train: rows.csv, columns: {text: message, label: intnt}}
 lora: {r: -16}

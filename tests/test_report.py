@@ -447,6 +447,21 @@ def test_a_difference_within_noise_is_no_clear_difference_and_says_what_would_be
     assert "with 240 rows like these, a difference under 3.3 points is often missed" in read(run_dir, "report.md")
 
 
+def test_an_interval_and_a_test_that_part_are_explained():
+    from slimtune.report.compare import Difference, disagreements
+
+    def one(wins, losses, n):
+        before = [0.0] * wins + [1.0] * (n - wins)
+        after = [1.0] * wins + [0.0] * losses + [1.0] * (n - wins - losses)
+        found = paired_difference(before, after, [str(row) for row in range(n)], rng=np.random.default_rng(0))
+        return Difference("base", "zero-shot", found, None, None, 0, 0)
+
+    parted = one(5, 0, 20)
+    assert parted.comparison.difference.low > 0 and parted.comparison.p > 0.05
+    (line,) = disagreements((parted, one(9, 0, 20), one(1, 1, 20)))
+    assert line.startswith("Tuned - zero-shot: the interval leaves zero out, and the test says p = 0.062.")
+
+
 def test_a_gain_that_a_few_examples_in_the_prompt_give_too_is_told(run_dir):
     rewrite(run_dir, "base", [1.0] * 100 + [0.0] * 140)
     rewrite(run_dir, "few_shot", [1.0] * 200 + [0.0] * 40)

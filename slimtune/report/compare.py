@@ -8,6 +8,7 @@ import numpy as np
 from slimtune.report.collect import NAMES, Answered, Evaluated, RunFiles
 from slimtune.report.text import number, p_value, signed
 from slimtune.stats import (
+    ALPHA,
     Comparison,
     Interval,
     paired_difference,
@@ -159,7 +160,21 @@ def remarks(found: tuple[Difference, ...]) -> tuple[str, ...]:
         if one.detectable and _outcome(one) == "unclear":
             points = f"{100 * one.detectable:.1f} points"
             lines.append(f"{one.label}: with {n:,} rows like these, a difference under {points} is often missed.")
-    return tuple(dict.fromkeys(line for line in lines if line))
+    return tuple(dict.fromkeys(line for line in (*lines, *disagreements(found)) if line))
+
+
+def disagreements(found: tuple[Difference, ...]) -> tuple[str, ...]:
+    """Why a difference is not called clear although its interval or its p value alone would say so."""
+    lines = []
+    for one in found:
+        apart = not one.comparison.difference.low <= 0 <= one.comparison.difference.high
+        if _outcome(one) == "unclear" and (apart or one.comparison.p < ALPHA):
+            lines.append(
+                f"{one.label}: the interval {'leaves zero out' if apart else 'holds zero'}, and the test says "
+                f"{p_value(one.comparison.p)}. The two are made in different ways and can part where few rows changed; "
+                "a difference is called clear only where both find it."
+            )
+    return tuple(lines)
 
 
 def _outcome(one: Difference) -> str:

@@ -5,6 +5,7 @@ from typing import Any
 
 from slimtune.report.collect import RunFiles, section
 from slimtune.report.text import duration, gib, integer, number
+from slimtune.wording import weights
 
 Fact = tuple[str, str]
 
@@ -34,11 +35,13 @@ def training_facts(run: RunFiles) -> tuple[Fact, ...]:
         return ()
     seconds, tokens = training.get("seconds"), training.get("tokens")
     rate = f"{tokens / seconds:,.0f} tokens a second" if number(tokens) and number(seconds) and seconds > 0 else "-"
+    shared = run.environment.get("collation") == "shared-prefix"
+    once = "; what the prompts of a batch share is computed, and counted, once" if shared else ""
     facts = [
         ("Training time", f"{duration(seconds)}, {rate}"),
         ("Steps", integer(training.get("steps"))),
         ("Training rows", integer(training.get("train_rows"))),
-        ("Tokens", f"{integer(tokens)}, {integer(training.get('supervised_tokens'))} of them supervised"),
+        ("Tokens", f"{integer(tokens)}, {integer(training.get('supervised_tokens'))} of them supervised{once}"),
         ("Loss, first and last step", f"{_loss(training.get('first_loss'))} to {_loss(training.get('last_loss'))}"),
         ("Steps skipped", integer(sum(bool(step.get("skipped")) for step in run.steps)) if run.steps else "-"),
         ("Times resumed", integer(training.get("resumed"))),
@@ -68,7 +71,7 @@ def ran_facts(run: RunFiles) -> tuple[Fact, ...]:
         ("Source", _joined(model, ("source", "revision"), " at ")),
         ("Weights digest", model.get("digest")),
         ("Device", _joined(environment, ("device", "gpu"))),
-        ("Precision", _joined(environment, ("precision", "quantisation"))),
+        ("Precision", _precision(environment)),
         ("Attention", environment.get("attention")),
         ("Collation", environment.get("collation")),
         ("Adapter on", modules),
@@ -81,6 +84,11 @@ def ran_facts(run: RunFiles) -> tuple[Fact, ...]:
         ("Started, finished", _joined(environment, ("started", "finished"), " to ")),
     ]
     return tuple((name, str(value)) for name, value in facts if value)
+
+
+def _precision(environment: Mapping[str, Any]) -> str:
+    precision, quantisation = environment.get("precision"), environment.get("quantisation")
+    return weights(precision, quantisation, gpu=environment.get("gpu")) if precision and quantisation else ""
 
 
 def _versions(versions: Mapping[str, Any]) -> str:

@@ -40,9 +40,10 @@ def read_drafts(path: Path, lines: JsonlRows, read: Callable[[Mapping[str, Any],
 
 
 def refuse_bad(title: str, sides: Iterable[Drafts], *, skip_bad: bool) -> None:
-    """Raises Problems with every bad row of every file, unless they are to be skipped."""
-    if not skip_bad and (problems := [problem for side in sides for problem in side.problems]):
-        raise Problems(title, listed(problems))
+    """Raises Problems with every bad row of every file, each with its path, unless they are to be skipped."""
+    bad = [(side.path.parent, problem) for side in sides for problem in side.problems]
+    if bad and not skip_bad:
+        raise Problems(title, listed(replace(problem, where=str(folder / problem.where)) for folder, problem in bad))
 
 
 def assemble(job: Job, train: Drafts, test: Drafts, selection: Selection) -> Task:

@@ -28,7 +28,11 @@ def get_task(name_or_path: str | Path, *, data_dir: Path | None = None, selectio
         return load_folder(Path(name), selection=selection)
     if "/" in name or "\\" in name:
         raise UserError(f"There is no folder {name}. A task folder holds {JOB}, train.jsonl and test.jsonl.")
-    raise unknown_name("task", name, _names(data_dir))
+    places = ["among the tasks that come with slimtune", *([f"in {data_dir}"] if data_dir else [])]
+    raise UserError(
+        f"{unknown_name('task', name, _names(data_dir))} It was looked for {', '.join(places)}, and as a folder of "
+        f"{Path.cwd()}. A folder elsewhere is named with its path."
+    )
 
 
 def load_folder(folder: Path, *, selection: Selection = _EVERYTHING) -> Task:

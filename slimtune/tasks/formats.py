@@ -15,16 +15,17 @@ from pathlib import Path
 from typing import Any
 
 from slimtune.data import Example, JsonlRows, json_type, read_jsonl, strict_json
-from slimtune.errors import UserError, did_you_mean, unknown_name
+from slimtune.errors import Problem, Problems, UserError, did_you_mean, unknown_name
 from slimtune.tasks.assemble import Drafts, assemble, read_drafts, refuse_bad
 from slimtune.tasks.chat import read_turns, split_answer
 from slimtune.tasks.job import Job
-from slimtune.tasks.kinds import KINDS, Row, draft, text_of, tools_of
+from slimtune.tasks.kinds import GROUPS, KINDS, Row, draft, text_of, tools_of
 from slimtune.tasks.split import hold_out
 from slimtune.tasks.table import read_table
 from slimtune.tasks.task import Selection, Task
 
 _EVERYTHING = Selection()
+_OPTIONAL = ("id", "answer", "context", "input", "system", "tools", "accepted")
 _SPEAKERS = {
     "system": "system",
     "human": "user",
@@ -59,6 +60,8 @@ def task_from_files(
     is held out by group, near-duplicates on one side (`hold_out`). Raises Problems with every bad row of both files,
     and UserError where the format is unclear or a name is unknown.
     """
+    if wrong := column_problems(columns or {}, where=lambda name: f"columns {name}"):
+        raise Problems(str(train), wrong)
     files = [path for path in (train, test) if path is not None]
     tables = [read_rows(path, columns=columns or {}) for path in files]
     format = format or _detect(tables[0].rows, train)
@@ -95,6 +98,16 @@ def read_rows(path: Path, *, columns: Mapping[str, str]) -> JsonlRows:
         raise UserError(f"{path}: {hints}")
     rows = ((line, {**row, **{ours: row.get(theirs) for ours, theirs in columns.items()}}) for line, row in found.rows)
     return JsonlRows(tuple(rows), found.skipped)
+
+
+def column_problems(columns: Mapping[str, str], *, where: Callable[[str], str]) -> list[Problem]:
+    """What `columns` gives a column for, and no format has. `where` says where a key of it stands."""
+    known = {field for format in FORMATS.values() for field in format.fields} | {*_OPTIONAL, *GROUPS}
+    return [
+        Problem(where(name), "is not a field of a row.", did_you_mean(name, known))
+        for name in columns
+        if name not in known
+    ]
 
 
 def _hold_out(drafts: Drafts, job: Job, share: float, seed: int) -> list[Drafts]:

@@ -6,7 +6,7 @@ is enough; labels are then those of the train rows.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -84,36 +84,34 @@ def read_job(folder: Path, *, kinds: Mapping[str, Any]) -> Job:
     try:
         value = strict_json(decode_utf8(text).removeprefix("\ufeff"))
     except ValueError as error:
-        raise Problems(str(path), [Problem(JOB, str(error))]) from error
+        raise Problems(str(path), [Problem(str(path), str(error))]) from error
     if not isinstance(value, dict):
-        raise Problems(str(path), [Problem(JOB, f"is {json_type(value)}, not an object in braces")])
+        raise Problems(str(path), [Problem(str(path), f"is {json_type(value)}, not an object in braces")])
     if problems := _problems(value, kinds):
-        raise Problems(str(path), problems)
+        raise Problems(str(path), [replace(problem, where=f"{path} {problem.where}") for problem in problems])
     known = {key: _frozen(value[key]) for key in _TYPES if value.get(key) is not None}
     return Job(name=folder.resolve().name, **known)
 
 
 def _problems(value: Mapping[str, Any], kinds: Mapping[str, Any]) -> list[Problem]:
     problems = [
-        Problem(f"{JOB} {key}", "is not a key of a job.", did_you_mean(key, [*_TYPES, *_FOR_PEOPLE]))
+        Problem(key, "is not a key of a job.", did_you_mean(key, [*_TYPES, *_FOR_PEOPLE]))
         for key in value
         if key not in _TYPES and key not in _FOR_PEOPLE
     ]
     for key, kind in _TYPES.items():
         if value.get(key) is not None and type(value[key]) is not kind:
-            problems.append(Problem(f"{JOB} {key}", f"is {json_type(value[key])}, not {_WORDS[kind]}."))
+            problems.append(Problem(key, f"is {json_type(value[key])}, not {_WORDS[kind]}."))
     if "kind" not in value:
-        problems.append(Problem(f"{JOB} kind", "is missing.", f"Known: {', '.join(kinds)}."))
+        problems.append(Problem("kind", "is missing.", f"Known: {', '.join(kinds)}."))
     elif isinstance(value["kind"], str) and value["kind"] not in kinds:
-        problems.append(
-            Problem(f"{JOB} kind", f"{value['kind']!r} is no kind of task.", did_you_mean(value["kind"], kinds))
-        )
+        problems.append(Problem("kind", f"{value['kind']!r} is no kind of task.", did_you_mean(value["kind"], kinds)))
     labels = value.get("labels")
     if isinstance(labels, list):
         if not all(isinstance(label, str) and label == label.strip() != "" for label in labels):
-            problems.append(Problem(f"{JOB} labels", "must be texts without spaces at their ends."))
+            problems.append(Problem("labels", "must be texts without spaces at their ends."))
         elif len(set(labels)) < len(labels):
-            problems.append(Problem(f"{JOB} labels", "name a label twice."))
+            problems.append(Problem("labels", "name a label twice."))
     return problems
 
 

@@ -18,7 +18,7 @@ from slimtune.tasks.job import Job
 from slimtune.tasks.needle import ANSWER_TOKENS, read_needle
 
 Row = Mapping[str, Any]
-_GROUPS = ("group", "conversation", "context_id", "doc_id", "db_id")
+GROUPS = ("group", "conversation", "context_id", "doc_id", "db_id")
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def draft(
 ) -> Example:
     """An Example with the id and the group that the row gives, if it gives them."""
     messages = (Message("user", prompt),) if isinstance(prompt, str) else prompt
-    group = next((str(row[key]) for key in _GROUPS if row.get(key) is not None), None)
+    group = next((str(row[key]) for key in GROUPS if row.get(key) is not None), None)
     own_id = "" if row.get("id") is None else str(row["id"])
     return Example(own_id, messages, target, tools, group, meta or {})
 
@@ -143,7 +143,8 @@ def _instruct_labels(job: Job) -> str:
         f"{label}: {job.label_descriptions[label]}" if job.label_descriptions.get(label) else label
         for label in job.labels
     )
-    return _paragraphs(job.description, f"Labels:\n{labels}", "Answer with one of these labels and nothing else.")
+    asked = job.description or "Choose the label that fits the text."
+    return _paragraphs(asked, f"Labels:\n{labels}", "Answer with one of these labels and nothing else.")
 
 
 def _instruct_qa(job: Job) -> str:

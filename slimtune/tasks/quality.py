@@ -12,6 +12,7 @@ from slimtune.data import Example, Message
 from slimtune.errors import Problem
 from slimtune.scorers.exact import normalise_label
 from slimtune.tasks.task import Task
+from slimtune.wording import counted
 
 _WORDS = re.compile(r"\w+")
 
@@ -123,13 +124,13 @@ def _leaks(leaks: int, examples: Sequence[Example], rows: int, allowed: float, *
     if not leaks or (leaks > allowed * rows) is not error:
         return []
     first = ", ".join(example.id for example in examples[:5]) + (", ..." if leaks > 5 else "")
-    what = f"{leaks} of {rows} rows ({leaks / rows:.1%}) ask what training rows ask: {first}."
+    what = f"{leaks} of {counted(rows, 'row')} ({leaks / rows:.1%}) asked in training too: {first}."
     fix = f"At most {allowed:.0%} may: take them out of one side, or allow more." if error else ""
     return [Problem("test", what, fix)]
 
 
 def _openings(openings: int) -> list[Problem]:
-    what = f"{openings} rows open a conversation as training rows do, and then go on to something new."
+    what = f"Rows that open a conversation as training rows do, and then go on to something new: {openings}."
     return [Problem("test", what)] if openings else []
 
 
@@ -158,7 +159,7 @@ def _labels_outside(task: Task) -> list[Problem]:
         for label, count in _label_counts(examples).items():
             if label not in task.labels:
                 first = next(example.id for example in examples if example.target == label)
-                rows = f"{count} row{'s' if count > 1 else ''}, first {first}"
+                rows = f"{counted(count, 'row')}, first {first}"
                 fix = _nearest(label, task.labels)
                 problems.append(
                     Problem(f"{side} label {label!r}", f"is not one of the {len(task.labels)} ({rows}).", fix)
@@ -181,19 +182,20 @@ def _nearest(label: str, labels: Sequence[str]) -> str:
 def _labels_unlearned(task: Task) -> list[Problem]:
     learned = {example.target for example in task.train}
     missing = [label for label in task.labels if label not in learned and label in _label_counts(task.test)]
-    what = f"{len(missing)} labels of the test rows have no row to learn from: {', '.join(missing)}."
+    what = f"Labels of the test rows without a row to learn from: {', '.join(missing)}."
     return [Problem("train", what)] if missing else []
 
 
 def _shared_groups(task: Task) -> list[Problem]:
     shared = sorted({example.group for example in task.train if example.group} & {row.group for row in task.test})
-    what = f"{len(shared)} conversations or documents have rows in training and in test: {', '.join(shared[:5])}."
+    more = f" and {len(shared) - 5} more" if len(shared) > 5 else ""
+    what = f"Conversations or documents with rows in training and in test: {', '.join(shared[:5])}{more}."
     return [Problem("test", what)] if shared else []
 
 
 def _skipped(task: Task) -> list[Problem]:
     what = (
-        f"{len(task.skipped)} rows could not be read and are left out, first {task.skipped[0].where}."
+        f"Rows left out because they could not be read: {len(task.skipped)}, first {task.skipped[0].where}."
         if task.skipped
         else ""
     )
