@@ -12,6 +12,7 @@ from slimtune.errors import Problem, Problems, UserError, did_you_mean
 from slimtune.scorers import get_scorer, gold_completion
 from slimtune.tasks.job import Job
 from slimtune.tasks.kinds import KINDS
+from slimtune.tasks.prompting import system_turn
 from slimtune.tasks.task import Selection, Task
 
 _ANSWER_CAP_TOKENS = 4096
@@ -55,7 +56,7 @@ def assemble(job: Job, train: Drafts, test: Drafts, selection: Selection) -> Tas
     if job.kind == "classification" and not job.labels:
         job = replace(job, labels=tuple(sorted({str(example.target) for example in train.examples})))
     chosen_job, chosen_train, chosen_test = _select(job, train.examples, test.examples, selection)
-    instruction = kind.instruct(chosen_job)
+    instruction = _instruction(chosen_job)
     return Task(
         name=job.name,
         title=_title(job, chosen_job, (train.examples, chosen_train), (test.examples, chosen_test)),
@@ -73,6 +74,13 @@ def assemble(job: Job, train: Drafts, test: Drafts, selection: Selection) -> Tas
         notes=_notes(job, chosen_job, selection, len(train.examples), len(test.examples)),
         skipped=(*train.problems, *test.problems),
     )
+
+
+def _instruction(job: Job) -> str:
+    try:
+        return system_turn(job)
+    except ValueError as error:
+        raise UserError(f"{job.shown}: the task {error}") from error
 
 
 def spread(strata: Sequence[str], seed: Sequence[int], *, first: float = 0.0) -> list[int]:

@@ -3,10 +3,11 @@
 from pathlib import Path
 
 from slimtune.data import read_jsonl
-from slimtune.errors import UserError, unknown_name
+from slimtune.errors import Problem, Problems, UserError, unknown_name
 from slimtune.tasks.assemble import Drafts, assemble, read_drafts, refuse_bad
-from slimtune.tasks.job import JOB, Job, read_job
+from slimtune.tasks.job import JOB, PROMPT, Job, read_job
 from slimtune.tasks.kinds import KINDS
+from slimtune.tasks.prompting import check_templates
 from slimtune.tasks.task import Selection, Task
 
 SHIPPED = Path(__file__).parent
@@ -43,9 +44,19 @@ def load_folder(folder: Path, *, selection: Selection = _EVERYTHING) -> Task:
             f"{folder} is no task folder: {' and '.join(missing)} is missing. It needs {', '.join(needed)}."
         )
     job = read_job(folder, kinds=KINDS)
+    _check_prompts(folder, job)
     train, test = (_read(folder / f"{split}.jsonl", job) for split in ("train", "test"))
     refuse_bad(job.shown, (train, test), skip_bad=selection.skip_bad)
     return assemble(job, train, test, selection)
+
+
+def _check_prompts(folder: Path, job: Job) -> None:
+    sources = {name: text for name in ("system", "user", "prompt") if (text := getattr(job, name))}
+    problems = [
+        Problem(PROMPT if name == "prompt" else f"{JOB} {name}", what) for name, what in check_templates(sources)
+    ]
+    if problems:
+        raise Problems(str(folder), problems)
 
 
 def _names(data_dir: Path | None) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from slimtune.data import decode_utf8, json_type, open_data, strict_json
 from slimtune.errors import Problem, Problems, did_you_mean
 
 JOB = "job.json"
+PROMPT = "prompt.jinja"
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,9 @@ class Job:
     label_noun: str = "labels"
     entity_types: tuple[str, ...] = ()
     tools: tuple[Mapping[str, Any], ...] = ()
+    system: str = ""  # a template of the system turn, in place of the kind's own
+    user: str = ""  # and of the user turn
+    prompt: str = ""  # prompt.jinja: both in blocks
     scorer: str = ""  # empty: the kind's own
     max_new_tokens: int = 0  # 0: from the kind and the longest answer
     licence: str = ""
@@ -63,6 +67,8 @@ _TYPES: dict[str, type] = {
     "label_noun": str,
     "entity_types": list,
     "tools": list,
+    "system": str,
+    "user": str,
     "scorer": str,
     "max_new_tokens": int,
     "licence": str,
@@ -73,6 +79,7 @@ _TYPES: dict[str, type] = {
     "rows": dict,
 }
 _FOR_PEOPLE = {"task", "metric", "source_commit", "split"}
+_PROMPT_CAP_BYTES = 1 << 20
 _WORDS = {str: "text", list: "a list", dict: "an object", int: "a whole number"}
 
 
@@ -90,7 +97,19 @@ def read_job(folder: Path, *, kinds: Mapping[str, Any]) -> Job:
     if problems := _problems(value, kinds):
         raise Problems(str(path), [replace(problem, where=f"{path} {problem.where}") for problem in problems])
     known = {key: _frozen(value[key]) for key in _TYPES if value.get(key) is not None}
-    return Job(name=folder.resolve().name, **known)
+    return Job(name=folder.resolve().name, prompt=_prompt(folder / PROMPT), **known)
+
+
+def _prompt(path: Path) -> str:
+    """The folder's own prompt, or nothing. Raises Problems where it is not text."""
+    if not path.is_file():
+        return ""
+    with open_data(path) as file:
+        text = file.read(_PROMPT_CAP_BYTES)
+    try:
+        return decode_utf8(text).removeprefix("\ufeff")
+    except ValueError as error:
+        raise Problems(str(path), [Problem(PROMPT, str(error))]) from error
 
 
 def _problems(value: Mapping[str, Any], kinds: Mapping[str, Any]) -> list[Problem]:

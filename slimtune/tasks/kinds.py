@@ -1,7 +1,8 @@
-"""The kinds of task, each one entry of KINDS: how a row is read, what the system turn says, how answers are scored.
+"""The kinds of task, each one entry of KINDS: how a row is read, and how answers are scored.
 
 A reader takes a row as it stands in the file and gives an Example without id and without the task's system turn, or
-raises ValueError with a clause about the row. To add a kind: a reader, an instruction, a line in KINDS.
+raises ValueError with a clause about the row. What is said stands in prompts/KIND.jinja (prompting.py). To add a kind:
+a reader, a prompt, a line in KINDS.
 """
 
 import json
@@ -16,6 +17,7 @@ from slimtune.scorers.bfcl import check_accepted
 from slimtune.tasks.chat import read_turns
 from slimtune.tasks.job import Job
 from slimtune.tasks.needle import ANSWER_TOKENS, read_needle
+from slimtune.tasks.prompting import user_turn
 
 Row = Mapping[str, Any]
 GROUPS = ("group", "conversation", "context_id", "doc_id", "db_id")
@@ -27,7 +29,6 @@ class Kind:
     least room an answer gets."""
 
     read: Callable[[Row, Job], Example]
-    instruct: Callable[[Job], str]
     scorer: str
     also: tuple[str, ...] = ()
     max_new_tokens: int = 64
@@ -72,20 +73,20 @@ def tools_of(row: Row, job: Job) -> tuple[Mapping[str, Any], ...]:
 
 
 def _classification(row: Row, job: Job) -> Example:
-    return draft(row, text_of(row, "text"), text_of(row, "label"))
+    text_of(row, "text")
+    return draft(row, user_turn("classification", job, row), text_of(row, "label"))
 
 
 def _qa(row: Row, job: Job) -> Example:
-    question, answers = text_of(row, "question"), row.get("answers", row.get("answer"))
+    answers = row.get("answers", row.get("answer")) if text_of(row, "question") else None
     answers = [answers] if isinstance(answers, str) else answers
     if not isinstance(answers, list) or not answers:
         raise ValueError("has no 'answers': a text, or a list of texts of which any is right")
     if not all(isinstance(answer, str) and answer.strip() for answer in answers):
         raise ValueError("has an answer that is empty or no text")
-    if row.get("context") is None:
-        return draft(row, question, answers[0], meta={"answers": tuple(answers)})
-    prompt = f"{text_of(row, 'context')}\n\nQuestion: {question}"
-    return draft(row, prompt, answers[0], meta={"answers": tuple(answers)})
+    if row.get("context") is not None:
+        text_of(row, "context")
+    return draft(row, user_turn("qa", job, row), answers[0], meta={"answers": tuple(answers)})
 
 
 def _tool_calling(row: Row, job: Job) -> Example:
@@ -113,17 +114,18 @@ def _ner(row: Row, job: Job) -> Example:
         if start is not None and not (isinstance(start, int) and text.startswith(found, start)):
             raise ValueError(f"has the entity {found!r}, which is not what stands at its offsets")
     bare = [{"text": entity["text"], "type": entity["type"]} for entity in entities]
-    return draft(row, text, json.dumps(bare, ensure_ascii=False), meta={"entities": entities})
+    return draft(row, user_turn("ner", job, row), json.dumps(bare, ensure_ascii=False), meta={"entities": entities})
 
 
 def _text2sql(row: Row, job: Job) -> Example:
-    prompt = f"{text_of(row, 'schema')}\n\nQuestion: {text_of(row, 'question')}"
-    meta = {"schema": row["schema"], "db_id": row.get("db_id")}
-    return draft(row, prompt, text_of(row, "sql"), meta=meta)
+    meta = {"schema": text_of(row, "schema"), "db_id": row.get("db_id")}
+    text_of(row, "question")
+    return draft(row, user_turn("text2sql", job, row), text_of(row, "sql"), meta=meta)
 
 
 def _pii(row: Row, job: Job) -> Example:
-    return draft(row, text_of(row, "text"), text_of(row, "redacted"))
+    text_of(row, "text")
+    return draft(row, user_turn("pii", job, row), text_of(row, "redacted"))
 
 
 def _needle(row: Row, job: Job) -> Example:
@@ -131,64 +133,22 @@ def _needle(row: Row, job: Job) -> Example:
 
 
 def _text(row: Row, job: Job) -> Example:
-    return draft(row, text_of(row, "prompt"), text_of(row, "completion"))
-
-
-def _paragraphs(*parts: str) -> str:
-    return "\n\n".join(part for part in parts if part)
-
-
-def _instruct_labels(job: Job) -> str:
-    labels = "\n".join(
-        f"{label}: {job.label_descriptions[label]}" if job.label_descriptions.get(label) else label
-        for label in job.labels
-    )
-    asked = job.description or "Choose the label that fits the text."
-    return _paragraphs(asked, f"Labels:\n{labels}", "Answer with one of these labels and nothing else.")
-
-
-def _instruct_qa(job: Job) -> str:
-    return _paragraphs(job.description, "Give the shortest right answer alone, without a sentence around it.")
-
-
-def _instruct_ner(job: Job) -> str:
-    shape = (
-        'Answer with a JSON list of objects with "text" and "type", in the order of the text; [] where there is none.'
-    )
-    return _paragraphs(job.description, _types(job), shape)
-
-
-def _instruct_pii(job: Job) -> str:
-    return _paragraphs(job.description, _types(job), "Answer with the rewritten text and nothing else.")
-
-
-def _instruct_needle(job: Job) -> str:
-    return _paragraphs(job.description, "Answer with the six digits and nothing else.")
-
-
-def _types(job: Job) -> str:
-    return f"Types: {', '.join(job.entity_types)}." if job.entity_types else ""
-
-
-def _as_described(job: Job) -> str:
-    return job.description
+    text_of(row, "prompt")
+    return draft(row, user_turn("text", job, row), text_of(row, "completion"))
 
 
 KINDS = {
-    "classification": Kind(
-        _classification, _instruct_labels, "exact_match", ("exact_match_normalised",), max_new_tokens=32
-    ),
-    "qa": Kind(_qa, _instruct_qa, "squad_em", ("squad_f1",)),
+    "classification": Kind(_classification, "exact_match", ("exact_match_normalised",), max_new_tokens=32),
+    "qa": Kind(_qa, "squad_em", ("squad_f1",)),
     "tool_calling": Kind(
         _tool_calling,
-        _as_described,
         "tool_call_equivalence",
         ("tool_call_equivalence", "staged_tool_call", "binary_tool_call"),
         max_new_tokens=192,
     ),
-    "ner": Kind(_ner, _instruct_ner, "exact_match", max_new_tokens=256),
-    "text2sql": Kind(_text2sql, _as_described, "exact_match", ("exact_match_normalised",), max_new_tokens=256),
-    "pii": Kind(_pii, _instruct_pii, "exact_match", max_new_tokens=256),
-    "needle": Kind(_needle, _instruct_needle, "six_digit_code", ("exact_match",), max_new_tokens=ANSWER_TOKENS),
-    "text": Kind(_text, _as_described, "exact_match", ("exact_match_normalised",), max_new_tokens=256),
+    "ner": Kind(_ner, "exact_match", max_new_tokens=256),
+    "text2sql": Kind(_text2sql, "exact_match", ("exact_match_normalised",), max_new_tokens=256),
+    "pii": Kind(_pii, "exact_match", max_new_tokens=256),
+    "needle": Kind(_needle, "six_digit_code", ("exact_match",), max_new_tokens=ANSWER_TOKENS),
+    "text": Kind(_text, "exact_match", ("exact_match_normalised",), max_new_tokens=256),
 }
