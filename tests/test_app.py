@@ -49,6 +49,7 @@ class App:
         with self.log.open("w") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log, env=self.environment)
         self.url = until(lambda: re.search(r"http://\S+:\d+", self.said), seconds=60, every=0.02)[0]
+        self.served_s = time.monotonic() - self.began
 
     def restart(self) -> None:
         """Killed outright, and opened again."""
@@ -294,6 +295,7 @@ def test_the_app_is_there_within_seconds_without_torch(tmp_path: Path, browser) 
     maps = Path(f"/proc/{app.process.pid}/maps").read_text()
     page.close()
     app.close()
+    print(f"served after {app.served_s:.1f} s, a plan on the page after {took:.1f} s")
     assert "libtorch" not in maps
     assert took < 15, f"{took:.1f} s: the machine that tests is busy; BENCHMARKS.md has the time of a quiet one"
 
