@@ -368,6 +368,31 @@ def test_lfm2s_calls_are_those_of_its_own_template_where_that_one_writes_them(em
     assert ours == (renderer.prompt(CALL), decoded(renderer, renderer.encode(CALL).answer))
 
 
+VENDORS = {
+    "hermes": ("qwen2_5", "qwen3", "qwen3_instruct_2507", "qwen3_vl"),
+    "json": ("llama3_1", "llama3_2"),
+    "pythonic": ("lfm2_v2", "lfm2_v2_training"),
+    "qwen_xml": ("qwen3_5_nothink", "qwen3_5_think"),
+    "gemma": ("gemma4", "gemma4_v2", "gemma4_v3", "gemma4_v4", "gemma4_v5"),
+}
+
+
+@pytest.mark.parametrize(("format", "version"), [(name, version) for name in VENDORS for version in VENDORS[name]])
+def test_a_call_as_its_vendors_template_writes_it_is_read_unchanged(embedded, format, version):
+    """Quotes, braces, a backslash, a line's end, null, a list and an object: all of it comes back."""
+    tokenizer = deepcopy(own(embedded))
+    tokenizer.chat_template = trl_template(version)
+    call = {"type": "function", "id": "call00001", "function": {"name": PAY.name, "arguments": dict(PAY.arguments)}}
+    asked = [{"role": "user", "content": "Pay."}]
+    chat = [*asked, {"role": "assistant", "content": "", "tool_calls": [call]}]
+    text = tokenizer.apply_chat_template(chat, tools=list(TOOLS), tokenize=False)
+    prompt = tokenizer.apply_chat_template(asked, tools=list(TOOLS), tokenize=False)
+    answer = re.split(r"<\|im_end\|>|<\|eot_id\|>|<\|eom_id\|>|<turn\|>", text.removeprefix(prompt))[0]
+    call_at = re.search(r'<tool_call>|<\|tool_call|{"name"', answer).start()
+    assert text.startswith(prompt)
+    assert parse_tool_calls(answer[call_at:], format, TOOLS).calls == (PAY,)
+
+
 @pytest.mark.parametrize("version", ["qwen3_5_nothink", "qwen3_5_think"])
 def test_qwen3_5s_calls_in_tags_are_read_with_the_types_of_the_schema(renderer_of, version):
     renderer = renderer_of("qwen3", template=trl_template(version))

@@ -70,6 +70,16 @@ def test_calls_in_tags_are_read_back_unchanged_where_the_schema_has_types(expect
     assert parse_tool_calls(text, "qwen_xml", [schema_of(call) for call in expected]) == Reading(expected)
 
 
+bare_names = st.text(st.characters(categories=["L", "N"], include_characters="_-.$/"), min_size=1)
+calls_of_bare_names = st.builds(ToolCall, bare_names, st.dictionaries(texts, values, max_size=4))
+
+
+@settings(deadline=None)
+@given(expected=st.lists(calls_of_bare_names, max_size=4).map(tuple))
+def test_calls_in_gemmas_form_are_read_back_unchanged(expected):
+    assert parse_tool_calls(render_tool_calls(expected, "gemma"), "gemma") == Reading(expected)
+
+
 GARBAGE = st.text() | st.text(alphabet="{}[]()<>/\"'\\,:=|_tolcarguments019e.- \n")
 
 
@@ -82,6 +92,7 @@ def test_any_text_is_read_or_refused_with_a_reason_and_never_raises(text):
         f"```json\n{text}\n```",
         f"<|tool_call|>[{text}]",
         f"<|tool_call_start|>[f({text})]<|tool_call_end|>",
+        f"<|tool_call>call:f{{a:{text}}}<tool_call|>",
         f"<tool_call>\n<function=f>\n<parameter=a>{text}</parameter>{text}</function>",
     )
     for format in TOOL_CALL_FORMATS:
@@ -101,6 +112,14 @@ def test_the_pythonic_text_is_python_outside_and_json_inside():
     mixed = ToolCall("f", {"a": "it's\n", "b": True, "c": None, "d": [True, None], "e": 1.5})
     assert render_tool_calls((mixed, ToolCall("g", {})), "pythonic") == (
         "<|tool_call_start|>[f(a='it\\'s\\n', b=True, c=None, d=[true, null], e=1.5), g()]<|tool_call_end|>"
+    )
+
+
+def test_gemmas_text_has_its_own_quotes_and_bare_keys():
+    mixed = ToolCall("f", {"a": 'it\'s\n"so"', "b": True, "c": None, "d": [1.5, "x"], "e": {"k": "v", "n": 3}})
+    assert render_tool_calls((mixed, ToolCall("g", {})), "gemma") == (
+        '<|tool_call>call:f{a:<|"|>it\'s\n"so"<|"|>,b:true,c:null,d:[1.5,<|"|>x<|"|>],e:{k:<|"|>v<|"|>,n:3}}<tool_call|>'
+        "<|tool_call>call:g{}<tool_call|>"
     )
 
 
@@ -280,6 +299,47 @@ def test_broken_tags_are_refused_with_a_reason(text):
     assert found.calls is None and found.why
 
 
+GEMMA_PAY = '<|tool_call>call:transfer_money{amount:1000,to_account:<|"|>savings<|"|>}<tool_call|>'
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        GEMMA_PAY,
+        "Sure. " + GEMMA_PAY + "<|tool_response>",
+        GEMMA_PAY.removesuffix("<tool_call|>"),
+        GEMMA_PAY.replace(":", " : ").replace(",", " , ").replace("call : ", "call:"),
+        GEMMA_PAY.replace("to_account", '<|"|>to_account<|"|>').replace("1000", "1e3"),
+    ],
+)
+def test_gemmas_calls_are_found_in_what_models_write(text):
+    assert parse_tool_calls(text, "gemma").calls == (PAY,)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("<|tool_call>transfer{}", "'call:' is due"),
+        ("<|tool_call>call:f", "has no '{'"),
+        ('<|tool_call>call:f{a:<|"|>open}<tool_call|>', "has no end"),
+        ("<|tool_call>call:f{a:b}<tool_call|>", "b is no value"),
+        ("<|tool_call>call:f{a:1,a:2}<tool_call|>", "key twice"),
+        ("<|tool_call>call:f{a:1} and more<tool_call|>", "between a call and"),
+        ("<|tool_call>call:f{a:" + "[" * 100 + "}", "nested deeper"),
+        (PAY_JSON, "holds no <|tool_call>"),
+    ],
+)
+def test_broken_calls_in_gemmas_form_are_refused_with_a_reason(text, why):
+    found = parse_tool_calls(text, "gemma")
+    assert found.calls is None and why in found.why
+
+
+def test_what_gemmas_form_cannot_hold_is_refused():
+    for call in (ToolCall("f", {"a": 'x<|"|>'}), ToolCall("f", {"a": {'<|"|>': 1}}), ToolCall("f g", {})):
+        with pytest.raises(UserError, match="the format gemma"):
+            render_tool_calls((call,), "gemma")
+
+
 @pytest.mark.parametrize("format", ["pythonic", "qwen_xml"])
 def test_a_name_that_a_format_cannot_hold_is_refused(format):
     with pytest.raises(UserError, match="cannot be written as a name"):
@@ -287,7 +347,8 @@ def test_a_name_that_a_format_cannot_hold_is_refused(format):
 
 
 def test_a_closing_tag_inside_a_string_ends_nothing():
-    odd = ToolCall("say", {"text": "</tool_call> <tool_call> <|tool_call_end|> <|tool_call_start|> </function>"})
+    marks = ("</tool_call>", "<tool_call>", "<|tool_call_end|>", "<|tool_call_start|>", "</function>", "<|tool_call>")
+    odd = ToolCall("say", {"text": " ".join((*marks, "<tool_call|>"))})
     for format in TOOL_CALL_FORMATS:
         assert parse_tool_calls(render_tool_calls((odd, PAY), format), format).calls == (odd, PAY)
 
@@ -364,6 +425,8 @@ def test_a_reason_is_no_longer_than_a_line():
         "[f(a='" + "\\'" * 100_000,
         "[f()" * 50_000,
         "<function=f>" + "<parameter=a>" * 15_000,
+        "<|tool_call>" * 20_000,
+        '<|"|>' * 50_001,
         "<function=f>" + "<parameter=a></parameter>" * 9_000,
         "<function=f><parameter=a>" + "\n" * 100_000 + "</parameter>" * 5_000,
     ],
@@ -371,7 +434,12 @@ def test_a_reason_is_no_longer_than_a_line():
 def test_a_bomb_is_none_and_costs_no_time(bomb):
     start = time.perf_counter()
     for format in TOOL_CALL_FORMATS:
-        for text in (bomb, f"<tool_call>{bomb}</tool_call>", f"<|tool_call_start|>{bomb}<|tool_call_end|>"):
+        for text in (
+            bomb,
+            f"<tool_call>{bomb}</tool_call>",
+            f"<|tool_call_start|>{bomb}<|tool_call_end|>",
+            f"<|tool_call>call:f{{a:{bomb}}}<tool_call|>",
+        ):
             assert parse_tool_calls(text, format).calls is None
     assert time.perf_counter() - start < 2
 

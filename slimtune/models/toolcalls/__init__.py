@@ -13,6 +13,8 @@ qwen_xml  <tool_call>
           </parameter>
           </function>
           </tool_call>                      once for each call (Qwen3.5)
+gemma     <|tool_call>call:transfer_money{amount:1000,to:<|"|>savings<|"|>}<tool_call|> (Gemma 4; Gemma 3 has no form
+          of its own and is asked for hermes)
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -21,7 +23,7 @@ from typing import Any
 
 from slimtune.data import Message, ToolCall, strict_json
 from slimtune.errors import unknown_name
-from slimtune.models.toolcalls import json_text, pythonic, qwen_xml
+from slimtune.models.toolcalls import gemma, json_text, pythonic, qwen_xml
 
 NO_CALL = "No function call is due."
 """What a model is taught to write where nothing is to be called. Any other prose says the same."""
@@ -29,9 +31,9 @@ NO_CALL = "No function call is due."
 MAX_CHARS = 256 << 10
 MAX_CALLS = 64
 Tools = Sequence[Mapping[str, Any]]
-_OPENINGS = (json_text.HERMES_OPEN, json_text.GRANITE_OPEN, json_text.PYTHON_TAG, pythonic.OPEN)
+_OPENINGS = (json_text.HERMES_OPEN, json_text.GRANITE_OPEN, json_text.PYTHON_TAG, pythonic.OPEN, gemma.OPEN)
 _STARTS = (*_OPENINGS, "{", "[", "```")
-_MARKS = {  # in this order: qwen_xml has hermes' tag around it
+_MARKS = {  # in this order: qwen_xml has hermes' tag around it; not gemma, of which no model is trained yet
     "qwen_xml": "<function=",
     "pythonic": pythonic.OPEN,
     "granite": json_text.GRANITE_OPEN,
@@ -145,6 +147,7 @@ _FORMATS = {
     "json": _Format(json_text.read_json, json_text.write_json),
     "granite": _Format(json_text.read_granite, json_text.write_granite),
     "pythonic": _Format(pythonic.read_calls, pythonic.write_calls),
+    "gemma": _Format(gemma.read_calls, gemma.write_calls),
     "qwen_xml": _Format(qwen_xml.read_calls, qwen_xml.write_calls),
 }
 TOOL_CALL_FORMATS = tuple(_FORMATS)

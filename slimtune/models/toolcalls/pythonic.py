@@ -33,14 +33,14 @@ def read_calls(answer: str, tools: Any) -> list[Any]:
     if start < 0:
         if not answer.lstrip().startswith("["):
             raise ValueError(f"holds no {OPEN}")
-        text = _Text(answer, 0)
+        text = Text(answer, 0)
         calls = text.calls()
         if text.skip() < len(answer):
             raise ValueError(f"goes on after the calls at column {text.at + 1}")
         return calls
     calls = []
     while start >= 0:
-        text = _Text(answer, start + len(OPEN))
+        text = Text(answer, start + len(OPEN))
         calls += text.calls()
         if text.skip() < len(answer) and not text.takes(CLOSE):
             raise ValueError(f"holds something between a call and {CLOSE}")
@@ -67,8 +67,10 @@ def _write_value(value: Any) -> str:
     return dump(value) if isinstance(value, list | Mapping) else repr(value)
 
 
-class _Text:
+class Text:
     """A text and the place up to which it was read. Every method raises ValueError, a clause about the text."""
+
+    quotes = ("'", '"')  # what a text in it begins with
 
     def __init__(self, text: str, at: int) -> None:
         self.text, self.at = text, at
@@ -121,13 +123,17 @@ class _Text:
         if self.takes("["):
             return self.several("]", lambda: self.value(depth + 1))
         if self.takes("{"):
-            pairs = self.several("}", lambda: self.pair(":", self.quoted, depth + 1))
-            if len(dict(pairs)) < len(pairs):
-                raise self.wrong("an object has a key twice")
-            return dict(pairs)
-        if self.text.startswith(("'", '"'), self.at):
-            return self.quoted()
-        return self.word()
+            return self.object(depth + 1)
+        return self.quoted() if self.text.startswith(self.quotes, self.at) else self.word()
+
+    def object(self, depth: int) -> dict[str, Any]:
+        pairs = self.several("}", lambda: self.pair(":", self.key, depth))
+        if len(dict(pairs)) < len(pairs):
+            raise self.wrong("an object has a key twice")
+        return dict(pairs)
+
+    def key(self) -> str:
+        return self.quoted()
 
     def quoted(self) -> str:
         source = self.match(_TEXT, "a text in quotes is due").translate(_RAW)
