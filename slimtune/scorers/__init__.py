@@ -13,6 +13,7 @@ from slimtune.models.toolcalls import render_tool_calls
 from slimtune.scorers.bfcl import bfcl_ast
 from slimtune.scorers.exact import exact_match, exact_match_normalised, six_digit_code
 from slimtune.scorers.qa import squad_em, squad_f1
+from slimtune.scorers.sql import sql_execution
 from slimtune.scorers.tools import binary_tool_call, staged_tool_call, tool_call_equivalence
 
 __all__ = ["SCORERS", "Scorer", "get_scorer", "gold_completion"]
@@ -56,6 +57,9 @@ SCORERS = {
             binary=False,
         ),
         Scorer("bfcl_ast", "Each call is among those that BFCL's AST check accepts.", bfcl_ast),
+        Scorer(
+            "sql_execution", "The query gives what the gold query gives, over made-up rows in SQLite.", sql_execution
+        ),
     )
 }
 

@@ -147,7 +147,7 @@ KINDS = {
         max_new_tokens=192,
     ),
     "ner": Kind(_ner, "exact_match", max_new_tokens=256),
-    "text2sql": Kind(_text2sql, "exact_match", ("exact_match_normalised",), max_new_tokens=256),
+    "text2sql": Kind(_text2sql, "sql_execution", ("exact_match_normalised",), max_new_tokens=256),
     "pii": Kind(_pii, "exact_match", max_new_tokens=256),
     "needle": Kind(_needle, "six_digit_code", ("exact_match",), max_new_tokens=ANSWER_TOKENS),
     "text": Kind(_text, "exact_match", ("exact_match_normalised",), max_new_tokens=256),
