@@ -18,6 +18,7 @@ from slimtune.models import ModelSpec, get_model
 from slimtune.plan import Plan, choose_collation, context_problem, make_plan, refuse_needles, yarn_for
 from slimtune.recipe import Recipe, RecipeSource
 from slimtune.scorers import get_scorer
+from slimtune.scorers.judge import judge_misfit
 from slimtune.stats import smallest_detectable_difference
 from slimtune.tasks import Quality, Selection, Task, get_task, inspect_task, task_from_files
 from slimtune.tasks.formats import column_problems
@@ -101,6 +102,8 @@ def ready(source: RecipeSource, *, data_dir: Path | None = None, rows: Rows = re
         )
     if spec is not None and recipe.revision is not None and spec.repo is None:
         problems.append(Problem(source.where("revision"), f"{spec.label} comes from this machine, not from a hub."))
+    if task is not None and (misfit := judge_misfit(task.scorer, task.test, there=recipe.judge is not None)):
+        problems.append(Problem(source.where("judge"), misfit))
     if problems:
         raise Problems(source.path, _by_line(problems))
     return Ready(recipe, task, spec, quality)
@@ -203,7 +206,7 @@ def as_json(prepared: Ready, tokens: TokenReport | str, plan: Plan) -> dict[str,
     return {
         "title": prepared.task.title,
         "model": prepared.spec.label,
-        "notes": list(prepared.task.notes),
+        "notes": [*prepared.task.notes, *prepared.recipe.key_notes],
         "quality": asdict(quality) | {"leaks": quality.leaks},
         "tokens": tokens if isinstance(tokens, str) else asdict(tokens) | {"histogram": tokens.histogram(12)},
         "detectable": detectable(prepared),
@@ -292,8 +295,5 @@ def _answer_characters(example: Example) -> int:
 
 
 def _characters(example: Example) -> int:
-    return (
-        _answer_characters(example)
-        + len(str(example.tools)) * bool(example.tools)
-        + sum(len(m.content) for m in example.messages)
-    )
+    tools = len(str(example.tools)) if example.tools else 0
+    return _answer_characters(example) + tools + sum(len(m.content) for m in example.messages)

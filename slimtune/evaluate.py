@@ -6,17 +6,19 @@ reason is kept; intervals and comparisons are computed from those records and no
 
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from slimtune.data import Completion, Example, Message, ToolCall
+from slimtune.data import Completion, Example, Message, Score, ToolCall
+from slimtune.errors import UserError
 from slimtune.files import append_line, digest_json, publish_folder, read_json, read_log, write_json
 from slimtune.models.toolcalls import answer_turn, parse_tool_calls, render_tool_calls
 from slimtune.scorers import get_scorer
+from slimtune.scorers.judge import JUDGE, Judge
 from slimtune.stats import Interval, score_interval
 from slimtune.tasks import Task
 
@@ -50,13 +52,16 @@ class Record:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """All records of one column of the comparison (base, few_shot, tuned, teacher)."""
+    """All records of one column of the comparison (base, few_shot, tuned, teacher). `served` says what answered, where
+    that was an endpoint; `judge` what judged, where something did."""
 
     name: str
     label: str
     scorer: str
     few_shot_k: int
     records: tuple[Record, ...]
+    served: Mapping[str, Any] = field(default_factory=dict)
+    judge: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def score(self) -> Interval:
@@ -82,6 +87,8 @@ class Evaluation:
             "prompt_tokens": sum(record.prompt_tokens for record in self.records),
             "completion_tokens": sum(record.completion_tokens for record in self.records),
             "few_shot_k": self.few_shot_k,
+            **({"served": dict(self.served)} if self.served else {}),
+            **({"judge": dict(self.judge)} if self.judge else {}),
         }
 
     def _interval(self, judged: Sequence[tuple[float | None, str]]) -> Interval:
@@ -103,10 +110,16 @@ def evaluate(
     max_new_tokens: int | None = None,
     journal: Path | None = None,
     answerer: str = "",
+    judge: Judge | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Evaluation:
     """Answer and score every example. With a `journal`, what `answerer` (all that decides an answer, digested) has
-    answered there is not asked for again. `examples` carry the prompts: see `with_shots` for few-shot ones."""
+    answered there is not asked for again. `examples` carry the prompts: see `with_shots` for few-shot ones.
+
+    A `judge` gives the score where the task's scorer is `judge`, and one beside it elsewhere. Raises UserError where
+    the task needs one and there is none."""
+    if judge is None and task.scorer == JUDGE:
+        raise UserError(f"{task.title} is scored by a judge, and there is none: give `judge:` in the recipe of a run.")
     hashes = [prompt_digest(example) for example in examples]
     answered = _read_journal(journal, answerer)
     waiting = [index for index, digest in enumerate(hashes) if digest not in answered]
@@ -121,11 +134,13 @@ def evaluate(
         on_progress(len(examples) - len(waiting) + done, len(examples))
     missing = [example.id for example, digest in zip(examples, hashes, strict=True) if digest not in answered]
     assert not missing, f"{len(missing)} examples were never answered, {missing[0]} first"
+    spoken = [_spoken(answered[digest], example, tool_format) for example, digest in zip(examples, hashes, strict=True)]
+    judged = judge(list(zip(spoken, examples, strict=True))) if judge else None
     records = [
-        _record(task, example, digest, answered[digest], tool_format)
-        for example, digest in zip(examples, hashes, strict=True)
+        _record(task, example, digest, answered[digest], spoken[place], judged.scores[place] if judged else None)
+        for place, (example, digest) in enumerate(zip(examples, hashes, strict=True))
     ]
-    return Evaluation(name, label, task.scorer, few_shot_k, tuple(records))
+    return Evaluation(name, label, task.scorer, few_shot_k, tuple(records), judge=judged.facts if judged else {})
 
 
 def choose_shots(task: Task, k: int, *, seed: int) -> tuple[Example, ...]:
@@ -188,20 +203,30 @@ def read_evaluation(folder: Path) -> Evaluation:
         Record(**{**{key: _absent(value) for key, value in row.items()}, "also": json.loads(row["also"])})
         for row in rows
     ]
-    return Evaluation(summary["name"], summary["label"], summary["scorer"], summary["few_shot_k"], tuple(records))
+    facts = {key: summary.get(key, {}) for key in ("served", "judge")}
+    return Evaluation(*(summary[key] for key in ("name", "label", "scorer", "few_shot_k")), tuple(records), **facts)
 
 
 def _absent(value: Any) -> Any:
     return None if isinstance(value, float) and np.isnan(value) else value
 
 
-def _record(task: Task, example: Example, digest: str, completion: Completion, tool_format: str) -> Record:
+def _spoken(completion: Completion, example: Example, tool_format: str) -> Completion:
+    """What is scored: the answer without its thought, its calls read unless a server has read them, well or badly."""
     spoken = replace(completion, text=_THOUGHT.sub("", completion.text))
-    if not isinstance(example.target, str) and spoken.tool_calls is None:
+    if not isinstance(example.target, str) and spoken.tool_calls is None and not spoken.unread:
         reading = parse_tool_calls(spoken.text, tool_format, example.tools)
-        spoken = replace(spoken, tool_calls=reading.calls, unread=reading.why)
-    score = get_scorer(task.scorer)(spoken, example)
+        return replace(spoken, tool_calls=reading.calls, unread=reading.why)
+    return spoken
+
+
+def _record(
+    task: Task, example: Example, digest: str, completion: Completion, spoken: Completion, judged: Score | None
+) -> Record:
+    score = judged if task.scorer == JUDGE else get_scorer(task.scorer)(spoken, example)
     also = {scorer: get_scorer(scorer)(spoken, example).value for scorer in task.also}
+    if judged is not None and task.scorer != JUDGE:
+        also[JUDGE] = judged.value
     asked = next((message.content for message in reversed(example.messages) if message.role == "user"), "")
     return Record(
         example.id,

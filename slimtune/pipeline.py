@@ -4,17 +4,18 @@
 """
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from slimtune.answering import answer, fitting_shots
+from slimtune.answering import answer, fitting_shots, judging
 from slimtune.check import Ready, checked_task
+from slimtune.data import Example
 from slimtune.engine import require_training
 from slimtune.errors import UserError, unknown_name
 from slimtune.evaluate import Evaluation, choose_shots, with_shots, write_evaluation
-from slimtune.files import DISK_GONE, read_json, writing
+from slimtune.files import DISK_GONE, read_json, write_json, writing
 from slimtune.gpus import GpuSpec, detect_gpu
 from slimtune.models import ModelSpec, get_model
 from slimtune.plan import Yarn, choose_precision, usable_tokens, yarn_for
@@ -24,6 +25,7 @@ from slimtune.report import Report, read_report, write_report
 from slimtune.runs import Run, fingerprint, open_run
 from slimtune.status import Listener, telling
 from slimtune.steps import Steps
+from slimtune.steps.teacher import teacher_due
 
 RUNS = Path("runs")  # where runs lie unless told otherwise
 THIS_MACHINE = "this machine's"  # the card of a run that rehearses for no other
@@ -55,7 +57,7 @@ def run_recipe(
     identity = run_identity(prepared, as_gpu=as_gpu)
     folder = out or run_folder(RUNS, name, identity)
     with open_run(folder, identity) as run, _library_output(folder):
-        if run.has("report.html"):
+        if run.has("report.html") and not teacher_due(prepared.recipe, folder):
             return Outcome(folder, read_report(folder), True)
         return Outcome(folder, _run(prepared, run, as_gpu, listener, should_stop), False)
 
@@ -80,15 +82,19 @@ def _run(
 ) -> Report:
     with telling(run.folder, listener) as told:
         require_training()
-        run.step("recipe.json", prepared.recipe.as_json)
+        asked = prepared.recipe.as_json()
+        if run.step("recipe.json", lambda: asked).get("teacher") != asked.get("teacher"):
+            write_json(run.folder / "recipe.json", asked)
         steps = Steps(prepared, run, as_gpu=as_gpu, listener=told, should_stop=should_stop)
+        steps.greet()
         base = steps.base()
         few_shot = steps.few_shot()
         steps.needles("base")
         steps.train()
         tuned = steps.tuned()
         steps.needles("tuned")
-        _assert_same_rows(base, few_shot, tuned)
+        teacher = steps.teacher()
+        _assert_same_rows(base, few_shot, tuned, teacher)
         told.say("Writing the report.")
         return write_report(run.folder)
 
@@ -136,26 +142,33 @@ def evaluate_target(
         folder.parent.mkdir(parents=True, exist_ok=True)
     with writing(folder, only=DISK_GONE), _library_output(folder.parent):
         listener.say(f"Loading {spec.label}.")
-        asked = choose_shots(task, few_shot, seed=recipe.seed if recipe else 0)
+        shots = choose_shots(task, few_shot, seed=recipe.seed if recipe else 0)
         opened, room = open_target(found), limit or task.max_new_tokens
-        shots, longest = fitting_shots(opened.renderer, task, asked, room_tokens=opened.usable_tokens - room)
+        shots, longest = fitting_shots(opened.renderer, task, shots, room_tokens=opened.usable_tokens - room)
         loaded = loaded_target(opened, window=longest + room)
-        evaluation = answer(
-            loaded,
-            task,
-            [with_shots(example, shots) for example in task.test],
-            name=name,
-            label=f"{spec.label}{', tuned' if run else ''}, {len(shots) or 'zero'}-shot",
-            few_shot_k=len(shots),
-            max_new_tokens=limit,
-            journal=journal,
-            listener=listener,
-            should_stop=should_stop,
-            adapter_sha256=read_json(run / "training.json")["adapter_sha256"] if run else None,
-        )
+        asked = recipe.judge if recipe and task_name is None else None
+        with judging(asked, journal=journal.with_suffix(".judge"), listener=listener, should_stop=should_stop) as judge:
+            evaluation = answer(
+                loaded,
+                task,
+                [with_shots(example, shots) for example in task.test],
+                name=name,
+                label=_label(f"{spec.label}{', tuned' if run else ''}", shots),
+                few_shot_k=len(shots),
+                max_new_tokens=limit,
+                journal=journal,
+                listener=listener,
+                should_stop=should_stop,
+                adapter_sha256=read_json(run / "training.json")["adapter_sha256"] if run else None,
+                judge=judge,
+            )
         write_evaluation(folder, evaluation)
         journal.unlink(missing_ok=True)
     return folder, evaluation
+
+
+def _label(model: str, shots: Sequence[Example]) -> str:
+    return f"{model}, {len(shots) or 'zero'}-shot"
 
 
 @dataclass(frozen=True)

@@ -101,7 +101,7 @@ def show_check(console: Console, prepared: Any, tokens: Any, plan: Any) -> None:
     task, quality = prepared.task, prepared.quality
     rows = f"{counted(len(task.train), 'training row')}, {counted(len(task.test), 'test row')}"
     console.print(f"{rows}, scored by {task.scorer}.")
-    for note in [*task.notes, *quality.warnings]:
+    for note in [*task.notes, *quality.warnings, *prepared.recipe.key_notes]:
         console.print(Text(f"  ! {note}", style="yellow"))
     _show_labels(console, quality)
     console.print(

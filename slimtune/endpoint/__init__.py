@@ -10,6 +10,15 @@ session    many requests, a few at once
 """
 
 from slimtune.endpoint.session import Session, asking
-from slimtune.endpoint.settings import Endpoint, key_problem, wrong_address, wrong_key_name
+from slimtune.endpoint.settings import Endpoint, in_clear, key_problem, wrong_address, wrong_budget, wrong_key_name
 
-__all__ = ["Endpoint", "Session", "asking", "key_problem", "wrong_address", "wrong_key_name"]
+__all__ = [
+    "Endpoint",
+    "Session",
+    "asking",
+    "in_clear",
+    "key_problem",
+    "wrong_address",
+    "wrong_budget",
+    "wrong_key_name",
+]

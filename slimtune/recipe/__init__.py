@@ -6,16 +6,19 @@ reading    from the file to the recipe, or to every mistake in it
 """
 
 from slimtune.recipe.reading import RecipeSource, check_recipe, find_recipe, load_recipe, read_recipe, recipes_folder
-from slimtune.recipe.sections import Context, Data, Evaluate, Lora, Recipe, Section, Train
+from slimtune.recipe.sections import Context, Data, Evaluate, Judge, Lora, Recipe, Section, Served, Teacher, Train
 
 __all__ = [
     "Context",
     "Data",
     "Evaluate",
+    "Judge",
     "Lora",
     "Recipe",
     "RecipeSource",
     "Section",
+    "Served",
+    "Teacher",
     "Train",
     "check_recipe",
     "find_recipe",

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from slimtune.errors import did_you_mean
-from slimtune.recipe.sections import Recipe
+from slimtune.recipe.sections import Context, Recipe
 
 _ELSEWHERE = {  # what other tools call it
     "learning_rate": "train.lr",
@@ -30,6 +30,7 @@ _ELSEWHERE = {  # what other tools call it
     "model_name": "model",
     "dataset": "data.train",
 }
+_OTHERS = ("teacher.", "judge.")  # served models: they share keys with each other, and some with the run's own
 _SIGNS = {"Gt": "above", "Ge": "from", "Lt": "below", "Le": "at most"}
 _WORDS = {int: "whole number", float: "number", str: "text", bool: "true or false"}
 
@@ -47,10 +48,10 @@ class Key:
 def every_key(section: type[BaseModel] = Recipe, prefix: str = "") -> Iterator[Key]:
     """The keys of a section and of the sections in it, in their order."""
     for name, field in section.model_fields.items():
-        inner = field.annotation
-        if field.description or not _is_section(inner):
+        inner = _section(field.annotation)
+        if field.description or inner is None:
             yield Key(f"{prefix}{name}", _takes(field), _default(field), field.description or "")
-        if _is_section(inner):
+        if inner is not None:
             yield from every_key(inner, f"{prefix}{name}.")
 
 
@@ -65,18 +66,19 @@ def meant(keys: Sequence[str]) -> str:
     section: Any = Recipe
     for part in path:
         field = getattr(section, "model_fields", {}).get(part)
-        section = field.annotation if field else None
+        section = _section(field.annotation) if field else None
     return did_you_mean(name, getattr(section, "model_fields", {}))
 
 
 def _elsewhere(word: str) -> str | None:
     """The one key of another section that has this name: `lr` at the top is `train.lr`."""
-    found = [key.name for key in every_key() if key.name.split(".")[-1] == word]
+    found = [key.name for key in every_key() if key.name.split(".")[-1] == word and not key.name.startswith(_OTHERS)]
     return found[0] if len(found) == 1 else None
 
 
-def _is_section(annotation: Any) -> bool:
-    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
+def _section(annotation: Any) -> type[BaseModel] | None:
+    """The section that a key holds, if need be or not at all; None for a plain value."""
+    return next((part for part in _parts(annotation) if isinstance(part, type) and issubclass(part, BaseModel)), None)
 
 
 def _takes(field: FieldInfo) -> str:
@@ -98,7 +100,9 @@ def _word(part: Any) -> str:
         return "list of texts"
     if get_origin(part) is dict:
         return "section of texts"
-    return "number of tokens, or a section" if _is_section(part) else _WORDS[part]
+    if part is Context:
+        return "number of tokens, or a section"
+    return "section" if _section(part) is not None else _WORDS[part]
 
 
 def _default(field: FieldInfo) -> str:

@@ -18,6 +18,8 @@ from slimtune.recipe.sections import Recipe
 from slimtune.strict_yaml import Document, parse_scalar, parse_yaml
 from slimtune.wording import refused
 
+_MAY_HOLD_A_KEY = {("key_env",), ("base_url",)}  # by mistake; so what stands there is not repeated
+
 
 @dataclass(frozen=True)
 class RecipeSource:
@@ -99,6 +101,8 @@ def _override(document: Document, text: str) -> list[Problem]:
 def _problem(path: str, document: Document, item: dict[str, Any]) -> Problem:
     keys = tuple(str(key) for key in item["loc"])
     unknown = item["type"] == "extra_forbidden"
+    if keys[-1:] in _MAY_HOLD_A_KEY:
+        item = {**item, "input": {}}
     what, fix = ("is not a key of a recipe.", meant(keys)) if unknown else refused(item)
     return Problem(_where(path, document, keys), what, fix)
 

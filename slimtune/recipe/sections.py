@@ -4,6 +4,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_serializer, model_validator
 
+from slimtune.endpoint import Endpoint, in_clear, key_problem, wrong_address, wrong_budget, wrong_key_name
 from slimtune.files import digest_json
 
 _FILE_KEYS = ("test", "format", "columns", "kind", "instruction", "scorer")
@@ -120,6 +121,73 @@ class Context(Section):
         return self.length if self.method == "none" else dict(self)
 
 
+class Served(Section):
+    """A model behind an OpenAI-compatible endpoint."""
+
+    model: str
+    """The name it is served under."""
+    base_url: str
+    """Where it is served, up to the version: http://127.0.0.1:8000/v1."""
+    key_env: str | None = None
+    """The environment variable that holds the key: its name, never the key."""
+    max_new_tokens: int | None = Field(None, ge=1)
+    """Longest answer, thoughts included; the task's own limit where it is not given."""
+    concurrency: int = Field(4, ge=1, le=256)
+    """Requests at once."""
+    budget_usd: float | None = Field(None, gt=0)
+    """Dollars that may be spent; needs both prices."""
+    budget_tokens: int | None = Field(None, ge=1)
+    """Tokens that may be spent, prompts and answers."""
+    usd_per_m_input: float | None = Field(None, ge=0)
+    """Dollars per million tokens of prompts."""
+    usd_per_m_output: float | None = Field(None, ge=0)
+    """Dollars per million tokens of answers."""
+    timeout_s: float = Field(300, gt=0)
+    """Longest time for one call."""
+    patience_s: float = Field(300, ge=0)
+    """How long it is waited for while it fails or holds off; then the run stops, to be gone on with later."""
+
+    @field_validator("base_url")
+    @classmethod
+    def _address(cls, value: str) -> str:
+        return _right(value, wrong_address(value))
+
+    @field_validator("key_env")
+    @classmethod
+    def _key_name(cls, value: str | None) -> str | None:
+        return value if value is None else _right(value, wrong_key_name(value))
+
+    @model_validator(mode="after")
+    def _prices(self) -> "Served":
+        return _right(self, wrong_budget(self.budget_usd, self.usd_per_m_input, self.usd_per_m_output))
+
+    @property
+    def endpoint(self) -> Endpoint:
+        return Endpoint(**{name: getattr(self, name) for name in Served.model_fields})
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """What of it can change an answer."""
+        return self.model_dump(mode="json", include={"model", "base_url", "max_new_tokens", "few_shot"})
+
+
+class Teacher(Served):
+    """A large model that answers the same test rows: the column that the tuned model is held against."""
+
+    few_shot: int = Field(0, ge=0, le=1000)
+    """Training examples in its prompt; with few classes, at least one of each."""
+
+
+class Judge(Served):
+    """A model that says whether an answer is right, where no rule can."""
+
+
+def _right(value: Any, wrong: str) -> Any:
+    if wrong:
+        raise ValueError(wrong)
+    return value
+
+
 class Recipe(Section):
     """Everything that decides a run's result."""
 
@@ -137,6 +205,10 @@ class Recipe(Section):
     """A number of tokens, or {length, method}."""
     thinking: Literal["off", "on", "mixed"] = "off"
     """For models with a thinking mode; `mixed` thinks in rows that carry reasoning."""
+    teacher: Teacher | None = None
+    """A served model that answers the same test rows, to be compared with."""
+    judge: Judge | None = None
+    """A served model that says whether texts are right: the score where the scorer is `judge`, else beside it."""
     seed: int = Field(17, ge=0)
     """Of the choice of rows, their order, and the adapter's first weights."""
 
@@ -165,13 +237,26 @@ class Recipe(Section):
             )
         return self
 
+    @property
+    def key_notes(self) -> list[str]:
+        """What is to be said, on this machine, of the keys of the served models."""
+        served = {"teacher": self.teacher, "judge": self.judge}
+        ends = {name: one.endpoint for name, one in served.items() if one is not None}
+        clear = [f"The {name}'s key goes to {end.host} unencrypted." for name, end in ends.items() if in_clear(end)]
+        return [*filter(None, map(key_problem, ends.values())), *clear]
+
     def as_json(self) -> dict[str, Any]:
-        return self.model_dump(mode="json")
+        absent = {name for name in ("teacher", "judge") if getattr(self, name) is None}
+        return self.model_dump(mode="json", exclude=absent)
 
     @property
     def digest(self) -> str:
-        """SHA-256 over every key that can change the result: not over when checkpoints are written."""
+        """SHA-256 over every key that can change base, training or tuned: not over when checkpoints are written, nor
+        over the teacher, who is asked in a step of its own."""
         value = self.as_json()
+        value.pop("teacher", None)
+        if self.judge is not None:
+            value["judge"] = self.judge.asked
         for key in ("checkpoint_minutes", "checkpoint_steps", "keep_checkpoints"):
             del value["train"][key]
         return digest_json(value)

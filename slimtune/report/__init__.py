@@ -6,7 +6,7 @@ rows       single answers worth reading         confusion   which label was take
 facts      memory, time, environment, data      plots       SVG and PNG
 render     HTML and Markdown                    write       all of it, into the run folder
 browse     every answer, filtered               side_by_side    several runs, compared
-live       a training that still goes on
+live       a training that still goes on        served      the teacher that answered, the judge that scored
 """
 
 from slimtune.report.compare import Difference, ScoreRow, Verdict

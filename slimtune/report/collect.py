@@ -18,7 +18,6 @@ from slimtune.tasks.needle_check import needle_names
 
 DOCUMENTS = ("recipe", "plan", "environment", "data", "training")
 NAMES = {"base": "Base, zero-shot", "few_shot": "Base, few-shot", "tuned": "Tuned", "teacher": "Teacher"}
-OPTIONAL = ("teacher",)
 
 
 @dataclass(frozen=True)
@@ -85,8 +84,9 @@ def collect(run_dir: Path) -> RunFiles:
         raise UserError(f"There is no run at {run_dir}. Its folder is what `slimtune run` prints first.")
     missing: list[str] = []
     documents = {name: _document(run_dir / f"{name}.json", missing) for name in DOCUMENTS}
-    unasked = () if section(documents["recipe"], "evaluate").get("few_shot", 1) else ("few_shot",)
-    evaluations = {name: _evaluation(run_dir / name, missing, (*OPTIONAL, *unasked)) for name in NAMES}
+    shots, teacher = section(documents["recipe"], "evaluate").get("few_shot", 1), documents["recipe"].get("teacher")
+    unasked = [name for name, asked in (("few_shot", shots), ("teacher", teacher)) if not asked]
+    evaluations = {name: _evaluation(run_dir / name, missing, unasked) for name in NAMES}
     return RunFiles(
         folder=run_dir,
         recipe=documents["recipe"],

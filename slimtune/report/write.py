@@ -10,12 +10,13 @@ from markupsafe import Markup
 
 from slimtune.files import write_bytes, write_json, write_text
 from slimtune.report import facts
-from slimtune.report.collect import NAMES, RunFiles, collect
+from slimtune.report.collect import NAMES, RunFiles, collect, section
 from slimtune.report.compare import Difference, ScoreRow, Verdict, differences, remarks, score_row, verdict
 from slimtune.report.confusion import Confusion, confusion
 from slimtune.report.plots import draw
 from slimtune.report.render import as_fragment, as_html, as_markdown
 from slimtune.report.rows import Rows, rows_to_read
+from slimtune.report.served import judge_facts, served_remarks, teacher_facts
 from slimtune.report.text import flat
 
 
@@ -102,7 +103,9 @@ def _values(made: _Made) -> dict[str, Any]:
     run, report = made.run, made.report
     return {
         "report": report,
-        "remarks": remarks(report.differences),
+        "remarks": (*remarks(report.differences), *served_remarks(run)),
+        "teacher": teacher_facts(run),
+        "judge": judge_facts(run),
         "tunability": [one for one in report.differences if one.against in ("base", "few_shot")],
         "rows": made.rows,
         "confusion": made.mixed,
@@ -133,6 +136,10 @@ def _as_json(run: RunFiles, report: Report, rows: Rows, mixed: Confusion | None)
         "needles": [row.as_json() for row in report.needles],
         "rows": rows.as_json(),
         "confusion": mixed.as_json() if mixed else None,
+        "served": {
+            name: {key: dict(one.facts[key]) for key in ("served", "judge") if section(one.facts, key)}
+            for name, one in run.evaluations.items()
+        },
         "departures": list(facts.departures(run)),
         "missing": list(report.missing),
         "recipe": run.recipe,

@@ -12,6 +12,7 @@ from slimtune.errors import unknown_name
 from slimtune.models.toolcalls import render_tool_calls
 from slimtune.scorers.bfcl import bfcl_ast
 from slimtune.scorers.exact import exact_match, exact_match_normalised, six_digit_code
+from slimtune.scorers.judge import JUDGE, unjudged
 from slimtune.scorers.qa import squad_em, squad_f1
 from slimtune.scorers.sql import sql_execution
 from slimtune.scorers.tools import binary_tool_call, staged_tool_call, tool_call_equivalence
@@ -60,6 +61,7 @@ SCORERS = {
         Scorer(
             "sql_execution", "The query gives what the gold query gives, over made-up rows in SQLite.", sql_execution
         ),
+        Scorer(JUDGE, "A served model says whether the answer is right: `judge` in a recipe.", unjudged),
     )
 }
 

@@ -18,13 +18,13 @@ _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 def squad_em(completion: Completion, example: Example) -> Score:
     """1 when the answer, normalised, equals an accepted answer, normalised."""
     answer = normalise_answer(completion.text)
-    value = max(float(answer == normalise_answer(accepted)) for accepted in _accepted(example))
+    value = max(float(answer == normalise_answer(accepted)) for accepted in accepted_answers(example))
     return _score(value, completion)
 
 
 def squad_f1(completion: Completion, example: Example) -> Score:
     """The harmonic mean of precision and recall over tokens, for the accepted answer that it is best for."""
-    return _score(max(_f1(completion.text, accepted) for accepted in _accepted(example)), completion)
+    return _score(max(_f1(completion.text, accepted) for accepted in accepted_answers(example)), completion)
 
 
 def normalise_answer(text: str) -> str:
@@ -32,7 +32,8 @@ def normalise_answer(text: str) -> str:
     return " ".join(_ARTICLES.sub(" ", text.lower().translate(_NO_PUNCTUATION)).split())
 
 
-def _accepted(example: Example) -> tuple[str, ...]:
+def accepted_answers(example: Example) -> tuple[str, ...]:
+    """The answers of which any is right."""
     return tuple(example.meta.get("answers", ())) or (str(example.target),)
 
 

@@ -4,11 +4,12 @@ The model is loaded when the first step needs it, and gets its adapter when trai
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from slimtune.answering import answer, score_cache
+from slimtune.answering import answer, judging, score_cache
 from slimtune.check import Ready
 from slimtune.data import Example
 from slimtune.evaluate import Evaluation, read_evaluation, with_shots, write_evaluation
@@ -16,14 +17,16 @@ from slimtune.files import damage, digest_file, publish_folder, read_json, write
 from slimtune.gpus import GpuSpec
 from slimtune.plan.context import SETTING
 from slimtune.runs import Run, training_totals
+from slimtune.scorers.judge import Judge
 from slimtune.status import Listener
 from slimtune.steps.bench import Bench, utc_now
+from slimtune.steps.teacher import TeacherColumn
 from slimtune.tasks import Task
 from slimtune.tasks.needle_check import needle_checks, needle_names
 
 
 class Steps:
-    """base, few_shot, train and tuned, in this order. A step that is complete costs a read."""
+    """greet, base, few_shot, train, tuned and teacher, in this order. A step that is complete costs a read."""
 
     def __init__(
         self, prepared: Ready, run: Run, *, as_gpu: GpuSpec | None, listener: Listener, should_stop: Callable[[], bool]
@@ -31,6 +34,17 @@ class Steps:
         self.prepared, self.recipe, self.task, self.run = prepared, prepared.recipe, prepared.task, run
         self.listener, self.should_stop = listener, should_stop
         self.bench = Bench(prepared, run, as_gpu=as_gpu, listener=listener)
+        self.teacher_column = TeacherColumn(
+            prepared, run, max_new_tokens=self.bench.limit, listener=listener, should_stop=should_stop
+        )
+
+    def greet(self) -> None:
+        """Meet the served models that the recipe names, before anything is loaded: a wrong key or name, or a judge that
+        cannot judge, is known at once."""
+        if self.recipe.judge is not None and not self.run.has("tuned"):
+            with self._judging(self.task) as judge:
+                judge.prove(self.task.test)
+        self.teacher_column.greet()
 
     def base(self) -> Evaluation:
         """The base model with the very prompts the tuned one gets."""
@@ -91,6 +105,16 @@ class Steps:
             self.bench.attached()
         return self._evaluation("tuned", "tuned", self.task.test, 0)
 
+    def teacher(self) -> Evaluation | None:
+        """The teacher, on the same rows, with a prompt of the same making. None where the recipe names none."""
+        with self._judging(self.task) as judge:
+            return self.teacher_column.answer(judge)
+
+    def _judging(self, task: Task) -> AbstractContextManager[Judge | None]:
+        """The recipe's judge, for the run's own task: needles have a rule."""
+        judge, journal = self.recipe.judge if task is self.task else None, self.run.folder / "judge.journal"
+        return judging(judge, journal=journal, listener=self.listener, should_stop=self.should_stop)
+
     def needles(self, who: str) -> None:
         """Where the context is stretched: what "base" or "tuned" finds in a short text, and in one of full length."""
         names, tasks = needle_names(self.recipe.context, who), {}
@@ -112,26 +136,29 @@ class Steps:
             journal.unlink(missing_ok=True)  # left by a kill between the two
             return read_evaluation(folder)
         loaded = self.bench.loaded()
-        cached = (
-            None if tuned else score_cache(self.bench.facts, task, examples, thinking=self.recipe.thinking, limit=limit)
-        )
+        asked, thinking = self.recipe.judge if task is self.task else None, self.recipe.thinking
+        cached = None
+        if not tuned:
+            cached = score_cache(self.bench.facts, task, examples, thinking=thinking, limit=limit, judge=asked)
         if cached is not None and damage(cached) is None:
             self.listener.say(f"Score of {label}: taken from the cache, where an earlier run left it.")
             evaluation = read_evaluation(cached)
         else:
-            evaluation = answer(
-                loaded,
-                task,
-                examples,
-                name=name,
-                label=label,
-                few_shot_k=few_shot_k,
-                max_new_tokens=limit,
-                journal=journal,
-                listener=self.listener,
-                should_stop=self.should_stop,
-                adapter_sha256=self._adapter_sha256() if tuned else None,
-            )
+            with self._judging(task) as judge:
+                evaluation = answer(
+                    loaded,
+                    task,
+                    examples,
+                    name=name,
+                    label=label,
+                    few_shot_k=few_shot_k,
+                    max_new_tokens=limit,
+                    journal=journal,
+                    listener=self.listener,
+                    should_stop=self.should_stop,
+                    adapter_sha256=self._adapter_sha256() if tuned else None,
+                    judge=judge,
+                )
             if cached is not None:
                 write_evaluation(cached, evaluation)
         write_evaluation(folder, evaluation)
