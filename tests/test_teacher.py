@@ -12,6 +12,7 @@ from chat_server import ChatServer, Reply, failed, said
 from samples import LABELS
 
 from slimtune.check import as_json, plan_of, ready
+from slimtune.cli import _served
 from slimtune.errors import ServiceAway, UserError
 from slimtune.evaluate import read_evaluation
 from slimtune.files import damage
@@ -81,22 +82,34 @@ def test_a_served_model_fills_a_column_from_the_command_line(tmp_path: Path, tas
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "said_so"),
+    ("target", "base_url", "key_env", "budget", "words"),
     [
-        (["openai:big", "--task", "banking77"], 2, "Say where big is served: --base-url"),
-        (["openai:big", "--task", "banking77", "--base-url", "big.example"], 2, "must begin with http"),
-        (["smollm2-135m-embedded", "--task", "banking77", "--base-url", "http://h/v1"], 2, "openai:smollm2"),
-        (["openai:big", "--task", "banking77", "--base-url", "http://h/v1", "--key-env", KEY], 2, "never the key"),
-        (["openai:big", "--task", "banking77", "--base-url", "http://h/v1", "--key-env", KEY_ENV], 2, "is not set"),
-        (["openai:big", "--task", "banking77", "--base-url", "http://h/v1", "--budget-usd", "1"], 2, "both prices"),
-        (["openai:big", "--base-url", "http://h/v1"], 2, "Say what to score the model on"),
+        ("openai:big", "", None, None, "Say where big is served: --base-url"),
+        ("openai:big", "big.example", None, None, "must begin with http"),
+        (
+            "smollm2-135m-embedded",
+            "http://h/v1",
+            None,
+            None,
+            "slimtune evaluate openai:smollm2-135m-embedded --base-url",
+        ),
+        ("openai:big", "http://h/v1", KEY, None, "never the key"),
+        ("openai:big", "http://h/v1", None, 1.0, "both prices"),
     ],
 )
-def test_what_is_wrong_with_a_served_model_is_a_sentence(tmp_path: Path, words, code: int, said_so: str) -> None:
-    done = command("evaluate", *words, cwd=tmp_path)
-    assert done.returncode == code and said_so in done.stderr and KEY not in done.stderr + done.stdout
+def test_what_is_wrong_with_a_served_model_is_a_sentence(target, base_url, key_env, budget, words: str) -> None:
+    with pytest.raises(UserError, match=words) as caught:
+        _served(target, base_url, key_env, 4, None, budget, None, None)
+    assert caught.value.exit_code == 2 and KEY not in str(caught.value)
 
 
+def test_a_key_that_is_not_set_ends_the_command_with_what_to_do(tmp_path: Path) -> None:
+    line = ["--task", "banking77", "--base-url", "http://127.0.0.1:1/v1", "--key-env", KEY_ENV]
+    done = command("evaluate", "openai:big", *line, cwd=tmp_path)
+    assert done.returncode == 2 and f"export {KEY_ENV}=" in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
 def test_a_service_that_holds_off_for_an_hour_is_69_and_its_answers_are_kept(tmp_path: Path, task: Path) -> None:
     def script(body: dict, number: int) -> Reply:
         return failed(429, headers={"Retry-After": "3600"}) if number == 4 else label(body, number)
