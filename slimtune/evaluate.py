@@ -21,9 +21,11 @@ from slimtune.scorers import get_scorer
 from slimtune.scorers.judge import JUDGE, Judge
 from slimtune.stats import Interval, score_interval
 from slimtune.tasks import Task
+from slimtune.tasks.task import TRAINING_TEXT
 
 Generate = Callable[[Sequence[Example], int], Iterator[tuple[int, Completion]]]
 
+WITHOUT_OPENINGS = ", without the openings that training shares"  # after a scorer's name, in `also`
 _SEED = 20240726  # of the resampling; the same records always give the same interval
 _THOUGHT = re.compile(r"\A\s*<think>.*?</think>\s*", re.DOTALL)
 _FEW_CLASSES = 16
@@ -148,8 +150,8 @@ def choose_shots(task: Task, k: int, *, seed: int) -> tuple[Example, ...]:
     least one of each."""
     if k == 0:
         return ()
-    order = np.random.default_rng(seed).permutation(len(task.train))
-    shuffled = [task.train[index] for index in order]
+    there = [example for example in task.train if TRAINING_TEXT not in example.meta]
+    shuffled = [there[index] for index in np.random.default_rng(seed).permutation(len(there))]
     firsts = list({example.target: example for example in reversed(shuffled) if task.labels}.values())
     if task.labels and len(task.labels) <= _FEW_CLASSES:
         k = max(k, len(firsts))
@@ -227,6 +229,8 @@ def _record(
     also = {scorer: get_scorer(scorer)(spoken, example).value for scorer in task.also}
     if judged is not None and task.scorer != JUDGE:
         also[JUDGE] = judged.value
+    if task.openings:
+        also[f"{task.scorer}{WITHOUT_OPENINGS}"] = None if task.is_opening(example) else score.value
     asked = next((message.content for message in reversed(example.messages) if message.role == "user"), "")
     return Record(
         example.id,

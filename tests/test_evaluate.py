@@ -23,7 +23,7 @@ from slimtune.files import damage
 from slimtune.scorers import gold_completion
 from slimtune.tasks import Task, get_task, list_tasks
 
-TASKS = sorted(job.name for job in list_tasks())
+TASKS = sorted(job.name for job in list_tasks() if not job.hub)
 
 
 def answering(answer: Callable[[Example], str | Completion], asked: list[str] | None = None):
@@ -193,11 +193,12 @@ def test_a_model_that_leaves_a_row_out_is_noticed() -> None:
 def test_shots_are_training_rows_of_different_classes_first(name: str, k: int) -> None:
     task = get_task(name)
     shots = choose_shots(task, k, seed=4)
-    assert len(shots) == len({shot.id for shot in shots}) == k
+    due = max(k, len(task.labels)) if k and len(task.labels) <= 16 else k  # few classes: one shot of each
+    assert len(shots) == len({shot.id for shot in shots}) == due
     assert all(shot in task.train for shot in shots)
     assert not {prompt_digest(shot) for shot in shots} & {prompt_digest(example) for example in task.test}
     if task.labels:
-        assert len({shot.target for shot in shots}) == min(k, len(task.labels))
+        assert len({shot.target for shot in shots}) == min(due, len(task.labels))
     assert shots == choose_shots(task, k, seed=4)
     assert k == 0 or shots != choose_shots(task, k, seed=5)
 

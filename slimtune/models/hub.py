@@ -15,9 +15,11 @@ from slimtune.files import DISK_GONE
 QUIET_HUB = {"HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}  # read at the client's import
 
 
-def hub_file(repository: str, name: str, *, revision: str | None, known: Iterable[str]) -> Path | None:
+def hub_file(
+    repository: str, name: str, *, revision: str | None, known: Iterable[str], dataset: bool = False
+) -> Path | None:
     """A file of a repository, from the cache where it is there, else fetched; None where the repository has none.
-    `known`: repositories that one which is not there may have been meant for.
+    `known`: repositories that one which is not there may have been meant for. `dataset`: it holds data, not a model.
 
     Raises UserError (no such repository or revision, gated) and ServiceAway (no network and not in the cache).
     """
@@ -26,13 +28,15 @@ def hub_file(repository: str, name: str, *, revision: str | None, known: Iterabl
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
+    kind = "dataset" if dataset else "model"
     try:
-        return Path(hf_hub_download(repository, name, revision=revision, local_files_only=True))
+        return Path(hf_hub_download(repository, name, repo_type=kind, revision=revision, local_files_only=True))
     except LocalEntryNotFoundError:
         pass
-    with hub_refusals(repository, revision, known=known):
+    instead = "a folder of task folders as --data" if dataset else "a local folder as `model:`"
+    with hub_refusals(repository, revision, known=known, instead=instead):
         try:
-            return Path(hf_hub_download(repository, name, revision=revision))
+            return Path(hf_hub_download(repository, name, repo_type=kind, revision=revision))
         except EntryNotFoundError as error:
             if isinstance(error, LocalEntryNotFoundError):
                 raise  # no network
@@ -40,7 +44,13 @@ def hub_file(repository: str, name: str, *, revision: str | None, known: Iterabl
 
 
 @contextmanager
-def hub_refusals(repository: str, revision: str | None, *, known: Iterable[str] = ()) -> Iterator[None]:
+def hub_refusals(
+    repository: str,
+    revision: str | None,
+    *,
+    known: Iterable[str] = (),
+    instead: str = "a local folder as `model:`",
+) -> Iterator[None]:
     """What a hub answers, as sentences: UserError where the name or the rights are wrong, ServiceAway where it is."""
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
 
@@ -65,5 +75,5 @@ def hub_refusals(repository: str, revision: str | None, *, known: Iterable[str] 
         where = os.environ.get("HF_ENDPOINT", "the hub")
         raise ServiceAway(
             f"{repository} is not in the cache and {where} did not answer ({error}). Try again with a "
-            "network, or give a local folder as `model:`."
+            f"network, or give {instead}."
         ) from error

@@ -13,7 +13,7 @@ from slimtune.scorers import get_scorer, gold_completion
 from slimtune.tasks.job import Job
 from slimtune.tasks.kinds import KINDS
 from slimtune.tasks.prompting import system_turn
-from slimtune.tasks.task import Selection, Task
+from slimtune.tasks.task import TRAINING_TEXT, Selection, Task
 
 _ANSWER_CAP_TOKENS = 4096
 
@@ -73,6 +73,7 @@ def assemble(job: Job, train: Drafts, test: Drafts, selection: Selection) -> Tas
         source=job.source,
         notes=_notes(job, chosen_job, selection, len(train.examples), len(test.examples)),
         skipped=(*train.problems, *test.problems),
+        openings=job.openings,
     )
 
 
@@ -160,7 +161,8 @@ def _common_system(examples: tuple[Example, ...]) -> str:
 
 def _room_tokens(examples: tuple[Example, ...], least: int) -> int:
     """Tokens an answer may take: enough for the longest right one of the train rows at two characters a token."""
-    longest = max(len(gold_completion(example).text) for example in examples)
+    asked = [example for example in examples if TRAINING_TEXT not in example.meta]
+    longest = max((len(gold_completion(example).text) for example in asked), default=0)
     return min(max(least, longest // 2 + 8), _ANSWER_CAP_TOKENS)
 
 

@@ -1,16 +1,23 @@
 """Tasks that are folders: job.json, train.jsonl, test.jsonl. Those that come with slimtune stand beside this file."""
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from slimtune.data import read_jsonl
+from slimtune.data import Example, JsonlRows, Message, read_jsonl
 from slimtune.errors import Problem, Problems, UserError, unknown_name
 from slimtune.tasks.assemble import Drafts, assemble, read_drafts, refuse_bad
+from slimtune.tasks.distil import is_distil_folder, load_distil_folder
+from slimtune.tasks.grouping import grouped
+from slimtune.tasks.hub_rows import hub_rows
 from slimtune.tasks.job import JOB, PROMPT, Job, read_job
-from slimtune.tasks.kinds import KINDS
-from slimtune.tasks.prompting import check_templates
-from slimtune.tasks.task import Selection, Task
+from slimtune.tasks.kinds import KINDS, text_of
+from slimtune.tasks.prompting import check_templates, user_turn
+from slimtune.tasks.task import TRAINING_TEXT, Selection, Task
 
 SHIPPED = Path(__file__).parent
+CONTEXTS = "contexts.jsonl"
 _EVERYTHING = Selection()
 
 
@@ -38,20 +45,53 @@ def get_task(name_or_path: str | Path, *, data_dir: Path | None = None, selectio
 
 def load_folder(folder: Path, *, selection: Selection = _EVERYTHING) -> Task:
     """The task in a folder. Raises UserError when a file is missing, and Problems for all that is wrong with them."""
-    needed = (JOB, "train.jsonl", "test.jsonl")
+    if not (folder / JOB).is_file() and is_distil_folder(folder):
+        return load_distil_folder(folder, selection=selection)
+    job = _as_shipped(read_job(folder, kinds=KINDS)) if (folder / JOB).is_file() else None
+    needed = (JOB,) if job and job.hub else (JOB, "train.jsonl", "test.jsonl")
     if missing := [file for file in needed if not (folder / file).is_file()]:
         raise UserError(
             f"{folder} is no task folder: {' and '.join(missing)} is missing. It needs {', '.join(needed)}."
         )
-    job = read_job(folder, kinds=KINDS)
     _check_prompts(folder, job)
     train, test = (_read(folder / f"{split}.jsonl", job) for split in ("train", "test"))
-    refuse_bad(job.shown, (train, test), skip_bad=selection.skip_bad)
+    sides = [train, test, *_contexts(folder, job)]
+    refuse_bad(job.shown, sides, skip_bad=selection.skip_bad)
+    more = tuple(example for side in sides[2:] for example in side.examples)
+    train = replace(train, examples=(*train.examples, *more))
     return assemble(job, train, test, selection)
 
 
+def _as_shipped(job: Job) -> Job:
+    """A whole task of the same name as one that comes with slimtune is read like that one: its groups, the openings
+    its sides share, and what its paragraphs are asked with, where it does not say so itself."""
+    if not (SHIPPED / job.name / JOB).is_file():
+        return job
+    ours = read_job(SHIPPED / job.name, kinds=KINDS)
+    if ours.kind != job.kind:
+        return job
+    same = {key: getattr(job, key) or getattr(ours, key) for key in ("groups", "openings", "contexts")}
+    return replace(job, **same)
+
+
+def _contexts(folder: Path, job: Job) -> list[Drafts]:
+    """The paragraphs that are learned beside the training rows, asked for as job.json says; at inference none is shown.
+    They belong to no group: a paragraph of a test question is no leak where the book is closed."""
+    path = folder / CONTEXTS
+    if not job.contexts or not path.is_file():
+        return []
+
+    def read(row: Mapping[str, Any], job: Job) -> Example:
+        paragraph = text_of(row, "context")
+        asked = user_turn("qa", replace(job, user=job.contexts), row)
+        meta = {"answers": (paragraph,), TRAINING_TEXT: True}
+        return Example("", (Message("user", asked),), paragraph, meta=meta)
+
+    return [read_drafts(path, _lines(path, job, path.name), read, job)]
+
+
 def _check_prompts(folder: Path, job: Job) -> None:
-    sources = {name: text for name in ("system", "user", "prompt") if (text := getattr(job, name))}
+    sources = {name: text for name in ("system", "user", "prompt", "contexts") if (text := getattr(job, name))}
     problems = [
         Problem(PROMPT if name == "prompt" else f"{JOB} {name}", what) for name, what in check_templates(sources)
     ]
@@ -70,12 +110,19 @@ def _folder(name: str, data_dir: Path | None) -> Path:
 
 
 def _read(path: Path, job: Job) -> Drafts:
+    """The rows of a side, from its file or, where there is none, from the hub, those without a group given theirs."""
+    lines = _lines(path, job, path.stem) if path.is_file() or not job.hub else hub_rows(job, path.stem)
+    drafts = read_drafts(path, lines, KINDS[job.kind].read, job)
+    return replace(drafts, examples=grouped(drafts.examples, job.groups))
+
+
+def _lines(path: Path, job: Job, name: str) -> JsonlRows:
     """The rows of a file. Bad ones are gathered, so that both files are told of at once. A file with fewer lines than
     job.json counts was cut at a line's end, where no reader can see it: that raises UserError."""
     lines = read_jsonl(path, skip_bad=True)
-    due, found = job.rows.get(path.stem), len(lines.rows) + len(lines.skipped)
+    due, found = job.rows.get(name), len(lines.rows) + len(lines.skipped)
     if due is not None and due != found:
         raise UserError(
             f"{path} has {found:,} rows and {JOB} says {due:,}. Restore the file, or correct 'rows' in {JOB}."
         )
-    return read_drafts(path, lines, KINDS[job.kind].read, job)
+    return lines

@@ -12,6 +12,7 @@ from typing import Any
 
 from slimtune.data import decode_utf8, json_type, open_data, strict_json
 from slimtune.errors import Problem, Problems, did_you_mean
+from slimtune.tasks.grouping import GROUPINGS
 
 JOB = "job.json"
 PROMPT = "prompt.jinja"
@@ -33,6 +34,10 @@ class Job:
     system: str = ""  # a template of the system turn, in place of the kind's own
     user: str = ""  # and of the user turn
     prompt: str = ""  # prompt.jinja: both in blocks
+    groups: str = ""  # how rows without a group are grouped: see grouping.py
+    contexts: str = ""  # a template: what the rows of contexts.jsonl, learned beside the others, are asked with
+    hub: Mapping[str, Any] = field(default_factory=dict)  # where rows that are not here are fetched: see hub_rows.py
+    openings: tuple[str, ...] = ()  # questions that training and test share and may
     scorer: str = ""  # empty: the kind's own
     max_new_tokens: int = 0  # 0: from the kind and the longest answer
     licence: str = ""
@@ -69,6 +74,10 @@ _TYPES: dict[str, type] = {
     "tools": list,
     "system": str,
     "user": str,
+    "groups": str,
+    "contexts": str,
+    "openings": list,
+    "hub": dict,
     "scorer": str,
     "max_new_tokens": int,
     "licence": str,
@@ -125,6 +134,8 @@ def _problems(value: Mapping[str, Any], kinds: Mapping[str, Any]) -> list[Proble
         problems.append(Problem("kind", "is missing.", f"Known: {', '.join(kinds)}."))
     elif isinstance(value["kind"], str) and value["kind"] not in kinds:
         problems.append(Problem("kind", f"{value['kind']!r} is no kind of task.", did_you_mean(value["kind"], kinds)))
+    if value.get("groups") not in (None, *GROUPINGS):
+        problems.append(Problem(f"{JOB} groups", f"{value['groups']!r} is not one of {', '.join(GROUPINGS)}."))
     labels = value.get("labels")
     if isinstance(labels, list):
         if not all(isinstance(label, str) and label == label.strip() != "" for label in labels):

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from slimtune.data import Example
 from slimtune.errors import UserError
 from slimtune.tasks.assemble import spread, stratum
+from slimtune.tasks.grouping import joined
 from slimtune.tasks.quality import normal_prompt
 
 
@@ -32,21 +33,9 @@ def hold_out(examples: Sequence[Example], *, kind: str, share: float, seed: int)
 
 def _clusters(examples: Sequence[Example]) -> list[list[int]]:
     """Sets of indices joined by a shared group or a shared normalised prompt, directly or through others."""
-    parent = list(range(len(examples)))
-
-    def root(index: int) -> int:
-        while parent[index] != index:
-            parent[index] = index = parent[parent[index]]
-        return index
-
-    first: dict[tuple[str, str], int] = {}
-    for index, example in enumerate(examples):
-        keys = [("prompt", normal_prompt(example))]
-        if example.group is not None:
-            keys.append(("group", example.group))
-        for key in keys:
-            parent[root(index)] = root(first.setdefault(key, index))
-    members: dict[int, list[int]] = {}
-    for index in range(len(examples)):
-        members.setdefault(root(index), []).append(index)
-    return list(members.values())
+    return joined(
+        [
+            [("prompt", normal_prompt(example)), *([("group", example.group)] if example.group is not None else [])]
+            for example in examples
+        ]
+    )

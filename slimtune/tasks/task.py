@@ -9,6 +9,8 @@ from slimtune.data import Example
 from slimtune.errors import Problem, UserError
 from slimtune.files import digest_json
 
+TRAINING_TEXT = "training_text"  # in an Example's meta: a text to learn, no example of what is asked
+
 
 @dataclass(frozen=True)
 class Selection:
@@ -51,6 +53,12 @@ class Task:
     source: str = ""
     notes: tuple[str, ...] = ()  # what a reader of a score must know
     skipped: tuple[Problem, ...] = ()
+    openings: tuple[str, ...] = ()  # questions that training and test share and may: a score is given without them too
+
+    def is_opening(self, example: Example) -> bool:
+        """Whether a row asks one of the shared openings, with nothing said before."""
+        said = [turn.content for turn in example.messages if turn.role != "system"]
+        return len(said) == 1 and said[0] in self.openings
 
     @cached_property
     def digest(self) -> str:
