@@ -135,6 +135,7 @@ ANSWERS = {
     "code": "__import__('os').system('true')",
     "a python call": "<|tool_call_start|>[__import__('os').system(cmd='true')]<|tool_call_end|>",
     "NUL and controls": '<tool_call>{"name": "tr\\u0000ansfer", "arguments": {"to": "\\u001b[2J"}}</tool_call>',
+    "thoughts that end and end": "</think>" * 125_000,
     "a thought without end": "<think>" * 50_000,
 }
 
@@ -157,9 +158,8 @@ def bent(text: str, at: int, piece: str, times: int) -> str:
     return text[:at] + piece * times + text[at:]
 
 
-calls_due = st.lists(
-    named_calls.filter(lambda call: ":" not in call.name), max_size=3, unique_by=lambda call: call.name
-)
+writable_calls = named_calls.filter(lambda call: ":" not in call.name and '<|"|>' not in repr(call))  # in any format
+calls_due = st.lists(writable_calls, max_size=3, unique_by=lambda call: call.name)
 pieces = st.text(max_size=4) | st.sampled_from(
     ["{", "[", '"', "\\", "<tool_call>", "</think>", "(a=", "{'a':", "\n", "9"]
 )

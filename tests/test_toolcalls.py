@@ -71,11 +71,13 @@ def test_calls_in_tags_are_read_back_unchanged_where_the_schema_has_types(expect
 
 
 bare_names = st.text(st.characters(categories=["L", "N"], include_characters="_-.$/"), min_size=1)
-calls_of_bare_names = st.builds(ToolCall, bare_names, st.dictionaries(texts, values, max_size=4))
+gemmas_calls = st.builds(ToolCall, bare_names, st.dictionaries(texts, values, max_size=4)).filter(
+    lambda call: '<|"|>' not in repr(call)
+)
 
 
 @settings(deadline=None)
-@given(expected=st.lists(calls_of_bare_names, max_size=4).map(tuple))
+@given(expected=st.lists(gemmas_calls, max_size=4).map(tuple))
 def test_calls_in_gemmas_form_are_read_back_unchanged(expected):
     assert parse_tool_calls(render_tool_calls(expected, "gemma"), "gemma") == Reading(expected)
 

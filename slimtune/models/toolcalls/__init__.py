@@ -31,6 +31,7 @@ NO_CALL = "No function call is due."
 MAX_CHARS = 256 << 10
 MAX_CALLS = 64
 Tools = Sequence[Mapping[str, Any]]
+_THOUGHT_END = "</think>"
 _OPENINGS = (json_text.HERMES_OPEN, json_text.GRANITE_OPEN, json_text.PYTHON_TAG, pythonic.OPEN, gemma.OPEN)
 _STARTS = (*_OPENINGS, "{", "[", "```")
 _MARKS = {  # in this order: qwen_xml has hermes' tag around it; not gemma, of which no model is trained yet
@@ -125,13 +126,13 @@ def _read(text: str, read: Callable[[str, Tools], list[Any]], tools: Tools) -> t
 def _after_thought(text: str) -> str | None:
     """What stands after the thoughts that open an answer; None when one was begun and never ended. The prompt may have
     begun the first. An answer that opens with a call has none, whatever its strings say."""
-    answer = text.lstrip()
-    while not answer.startswith(_STARTS):
-        _, end, rest = answer.partition("</think>")
-        if not end:
-            return None if answer.startswith("<think>") else answer
-        answer = rest.lstrip()
-    return answer
+    at = json_text.after_space(text, 0)
+    while not text.startswith(_STARTS, at):
+        end = text.find(_THOUGHT_END, at)
+        if end < 0:
+            return None if text.startswith("<think>", at) else text[at:]
+        at = json_text.after_space(text, end + len(_THOUGHT_END))
+    return text[at:]
 
 
 @dataclass(frozen=True)
