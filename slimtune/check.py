@@ -230,6 +230,7 @@ def data_facts(prepared: Ready, *, train_rows: int) -> dict[str, Any]:
         "digest": task.digest,
         "notes": notes,
         "scorer": task.scorer,
+        "folder": task.folder,
     }
 
 

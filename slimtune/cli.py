@@ -1,10 +1,7 @@
 """The command line: arguments in, one call, and what came of it on the screen. Nothing else in slimtune prints."""
 
 import os
-import signal
 import sys
-import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -145,13 +142,14 @@ def evaluate(
     ] = None,
 ) -> None:
     """Score a model, a run's adapter, or a served model on a task's test rows."""
+    from slimtune import jobs
     from slimtune.answering import score_served
     from slimtune.check import checked_task
     from slimtune.pipeline import evaluate_target
 
     console, served = Console(), _served(target, base_url, key_env, concurrency, longest, budget, price_in, price_out)
     with screen.Live(console) as listener:
-        heard = {"few_shot": few_shot, "out": out, "listener": listener, "should_stop": _stop_flag()}
+        heard = {"few_shot": few_shot, "out": out, "listener": listener, "should_stop": jobs.stop_flag()}
         if served is not None:
             asked = checked_task(None, task_name=task, rows=rows, data_dir=data)
             folder, evaluation = score_served(served, asked, **heard)
@@ -226,6 +224,26 @@ def list_(what: Annotated[str, typer.Argument(metavar="models|tasks|gpus|scorers
 
 
 @app.command()
+def new(
+    name: Annotated[str, typer.Argument(metavar="FOLDER", help="The task's folder, which is made.")],
+    source: Annotated[Path, typer.Option("--from", metavar="FILE", help="Rows: .csv, .tsv or .jsonl.")],
+    column: Annotated[list[str], typer.Option("--column", metavar="OURS=THEIRS", help="E.g. text=body.")] = [],  # noqa: B006
+) -> None:
+    """Make a task folder and a recipe from one file of rows, parted without leaks, and say what to look at."""
+    from slimtune.newtask import columns_of, new_task
+
+    made = new_task(name, source, columns=columns_of(column))
+    Console().print(
+        f"{made.folder}: {made.train_rows:,} training rows, {made.test_rows:,} test rows, and recipe.yaml.",
+        *(f"- {remark}" for remark in made.remarks),
+        f"Next: slimtune check {made.folder}/recipe.yaml",
+        sep="\n",
+        markup=False,
+        highlight=False,
+    )
+
+
+@app.command()
 def doctor() -> None:
     """Say what this machine has, what would go wrong, and how to mend it."""
     from slimtune.doctor import diagnose
@@ -238,6 +256,7 @@ def doctor() -> None:
 
 def _run(recipe: str, overrides: list[str], *, out: Path | None, data: Path | None, as_gpu: str | None) -> None:
     from slimtune import check as checks
+    from slimtune import jobs
     from slimtune.gpus import get_gpu
     from slimtune.pipeline import run_recipe
     from slimtune.recipe import find_recipe, read_recipe
@@ -253,24 +272,9 @@ def _run(recipe: str, overrides: list[str], *, out: Path | None, data: Path | No
             out=out,
             as_gpu=get_gpu(as_gpu) if as_gpu else None,
             listener=listener,
-            should_stop=_stop_flag(),
+            should_stop=jobs.stop_flag(),
         )
     screen.show_outcome(console, outcome)
-
-
-def _stop_flag() -> Callable[[], bool]:
-    """True once SIGTERM or Ctrl-C came: the work stops at the next whole step. A third Ctrl-C ends the process."""
-    flag, count = threading.Event(), [0]
-
-    def stop(number: int, frame: object) -> None:
-        flag.set()
-        count[0] += 1
-        if number == signal.SIGINT and count[0] >= 3:
-            os._exit(130)
-
-    signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, stop)
-    return flag.is_set
 
 
 def main() -> None:

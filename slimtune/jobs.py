@@ -14,7 +14,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -148,3 +148,18 @@ def _launch(arguments: Sequence[str], folder: Path) -> None:
 
 def _beside(folder: Path, ending: str) -> Path:
     return folder.with_name(f"{folder.name}.{ending}")
+
+
+def stop_flag() -> Callable[[], bool]:
+    """True once SIGTERM or Ctrl-C came: the work stops at the next whole step. A third Ctrl-C ends the process."""
+    flag, count = threading.Event(), [0]
+
+    def stop(number: int, frame: object) -> None:
+        flag.set()
+        count[0] += 1
+        if number == signal.SIGINT and count[0] >= 3:
+            os._exit(130)
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    return flag.is_set

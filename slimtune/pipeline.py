@@ -22,7 +22,7 @@ from slimtune.plan import Yarn, choose_precision, usable_tokens, yarn_for
 from slimtune.plan.context import learned_context
 from slimtune.recipe import Recipe
 from slimtune.report import Report, read_report, write_report
-from slimtune.runs import Run, fingerprint, open_run
+from slimtune.runs import Run, fingerprint, open_run, recipe_of
 from slimtune.status import Listener, telling
 from slimtune.steps import Steps
 from slimtune.steps.teacher import teacher_due
@@ -207,7 +207,7 @@ def find_target(name: str) -> Target:
         return Target(get_model(name))
     if not (run / "training.json").is_file():
         raise UserError(f"{run} is not trained yet. Finish it first: the command stands in its environment.json.")
-    recipe = Recipe.model_validate(read_json(run / "recipe.json"))
+    recipe = recipe_of(run)
     return Target(get_model(recipe.model, revision=recipe.revision), run, recipe)
 
 

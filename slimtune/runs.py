@@ -20,6 +20,7 @@ from typing import Any, BinaryIO
 
 from slimtune.errors import UserError
 from slimtune.files import DISK_GONE, append_line, digest_json, read_json, read_log, sweep, write_json, writing
+from slimtune.recipe import Recipe
 
 IDENTITY = "fingerprint.json"
 _OWNER = "owner.json"
@@ -176,3 +177,11 @@ def training_totals(folder: Path) -> dict[str, Any]:
         "first_loss": steps[0]["loss"],
         "last_loss": steps[-1]["loss"],
     }
+
+
+def recipe_of(run: Path) -> Recipe:
+    """The recipe of a run's folder, its task named by where the rows were when the run began: `--data` is no part of a
+    recipe."""
+    recipe = Recipe.model_validate(read_json(run / "recipe.json"))
+    folder = read_json(run / "data.json").get("folder") if (run / "data.json").is_file() else None
+    return recipe.model_copy(update={"task": folder}) if folder and Path(folder).is_dir() else recipe

@@ -127,13 +127,13 @@ class Gate:
 
 def _gated(argv: list[str], stage: str, done: int) -> None:
     """What `slimtune run RECIPE --out DIR` does, heard by a gate."""
-    from slimtune import check, cli
+    from slimtune import check, jobs
     from slimtune.pipeline import run_recipe
     from slimtune.recipe import read_recipe
 
     _, recipe, _, out = argv
     prepared = check.ready(read_recipe(Path(recipe)))
-    run_recipe(prepared, name="gated", out=Path(out), listener=Gate(stage, done), should_stop=cli._stop_flag())
+    run_recipe(prepared, name="gated", out=Path(out), listener=Gate(stage, done), should_stop=jobs.stop_flag())
 
 
 def _child(request: dict[str, Any]) -> None:

@@ -21,6 +21,7 @@ ROWS = (
     ("steps",),
     ("pipeline", "tryout"),
     ("sweep", "jobs", "draft"),
+    ("newtask",),
     ("cli", "screen", "screen_plan", "listing", "app"),
 )
 HEIGHT = {room: height for height, row in enumerate(ROWS) for room in row}

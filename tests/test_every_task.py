@@ -6,15 +6,20 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from samples import make_task
 
+from slimtune.check import data_facts, ready
 from slimtune.data import Completion, Score, ToolCall
 from slimtune.evaluate import WITHOUT_OPENINGS, evaluate
 from slimtune.listing import tasks as listed_tasks
 from slimtune.models.toolcalls import parse_tool_calls
+from slimtune.recipe import read_recipe
+from slimtune.runs import recipe_of
 from slimtune.scorers import get_scorer, gold_completion
 from slimtune.tasks import get_task, inspect_task, list_tasks
 from slimtune.tasks.quality import prompt
 from slimtune.tasks.task import TRAINING_TEXT
+from slimtune.tryout import sample_prompt
 
 ROOT = Path(__file__).parents[1]
 DATA = Path(os.environ.get("SLIMTUNE_DATA", ROOT.parent / "shared" / "data"))
@@ -168,3 +173,19 @@ def test_the_list_shows_every_task_with_kind_rows_and_licence():
     assert {"kind", "train", "test", "licence"} <= {*columns}
     assert {row[0] for row in rows} == {*NAMES, "trec"} and len(rows) == 17
     assert next(row for row in rows if row[0] == "trec")[2:5] == (None, None, "unstated")
+
+
+def test_a_runs_task_is_found_where_its_rows_were_when_it_began(tmp_path):
+    """`--data` is no part of a recipe: what the run noted is."""
+    name, folder = "banking77", make_task(tmp_path / "data" / "banking77")
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text(f"model: smollm2-135m-embedded\ntask: {name}\n")
+    prepared = ready(read_recipe(recipe), data_dir=tmp_path / "data")
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "recipe.json").write_text(json.dumps(prepared.recipe.as_json()))
+    (run / "data.json").write_text(json.dumps(data_facts(prepared, train_rows=24)))
+    assert recipe_of(run).task == str(folder)
+    messages, _ = sample_prompt(run)
+    assert messages[-1]["content"] == "please pay number 1000 now"
+    assert get_task(name).folder == "" and recipe_of(run).model == prepared.recipe.model

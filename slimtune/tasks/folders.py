@@ -31,9 +31,9 @@ def get_task(name_or_path: str | Path, *, data_dir: Path | None = None, selectio
     in a folder of yours. Raises UserError for an unknown name, and Problems for everything wrong with its files."""
     name = str(name_or_path)
     if name in _names(data_dir):
-        return load_folder(_folder(name, data_dir), selection=selection)
+        return _load(_folder(name, data_dir), selection)
     if Path(name).is_dir():
-        return load_folder(Path(name), selection=selection)
+        return _load(Path(name), selection)
     if "/" in name or "\\" in name:
         raise UserError(f"There is no folder {name}. A task folder holds {JOB}, train.jsonl and test.jsonl.")
     places = ["among the tasks that come with slimtune", *([f"in {data_dir}"] if data_dir else [])]
@@ -41,6 +41,12 @@ def get_task(name_or_path: str | Path, *, data_dir: Path | None = None, selectio
         f"{unknown_name('task', name, _names(data_dir))} It was looked for {', '.join(places)}, and as a folder of "
         f"{Path.cwd()}. A folder elsewhere is named with its path."
     )
+
+
+def _load(folder: Path, selection: Selection) -> Task:
+    """The task in a folder, which it remembers unless it is one that comes with slimtune."""
+    task = load_folder(folder, selection=selection)
+    return task if folder.parent == SHIPPED else replace(task, folder=str(folder.resolve()))
 
 
 def load_folder(folder: Path, *, selection: Selection = _EVERYTHING) -> Task:

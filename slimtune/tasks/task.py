@@ -53,6 +53,7 @@ class Task:
     source: str = ""
     notes: tuple[str, ...] = ()  # what a reader of a score must know
     skipped: tuple[Problem, ...] = ()
+    folder: str = ""  # where the rows lie, unless they come with slimtune or from files
     openings: tuple[str, ...] = ()  # questions that training and test share and may: a score is given without them too
 
     def is_opening(self, example: Example) -> bool:

@@ -6,8 +6,7 @@ from typing import Any
 from slimtune.check import checked_task
 from slimtune.data import Message
 from slimtune.errors import UserError
-from slimtune.files import read_json
-from slimtune.recipe import Recipe
+from slimtune.runs import recipe_of
 
 
 def sample_prompt(
@@ -20,7 +19,7 @@ def sample_prompt(
     path = run_folder / "recipe.json"
     if not path.is_file():
         raise UserError(f"{run_folder} holds no run: recipe.json is missing.")
-    task = checked_task(Recipe.model_validate(read_json(path)), task_name=None, rows=None, data_dir=data_dir)
+    task = checked_task(recipe_of(run_folder), task_name=None, rows=None, data_dir=data_dir)
     first = task.test[0]
     return [_turn(message) for message in first.messages], [dict(tool) for tool in first.tools]
 
