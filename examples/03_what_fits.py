@@ -12,15 +12,15 @@ from slimtune.errors import UserError
 from slimtune.forecast import forecast_model
 from slimtune.gpus import get_gpu
 from slimtune.models import MODELS
-from slimtune.recipe import Context
+from slimtune.recipe import Context, Lora, Train
 
 
 def main(card: str, tokens: int, most_hours: float) -> None:
-    gpu = get_gpu(card)
+    gpu, context = get_gpu(card), Context(length=tokens)
     print(f"{gpu.name}: 10,000 rows of {tokens:,} tokens, four epochs, at most {most_hours:g} hours even if slow")
     for spec in MODELS.values():
         try:
-            forecast = forecast_model(spec, gpu, context=Context(length=tokens), batch=16, rank=16)
+            forecast = forecast_model(spec, gpu, context=context, batch=Train().batch, rank=Lora().r)
         except UserError:
             continue
         slow, fast = forecast.speed.hours
@@ -31,4 +31,9 @@ def main(card: str, tokens: int, most_hours: float) -> None:
 
 if __name__ == "__main__":
     given = [*sys.argv[1:], *("t4", "1024", "24")[len(sys.argv) - 1 :]]
-    main(given[0], int(given[1]), float(given[2]))
+    try:
+        main(given[0], int(given[1]), float(given[2]))
+    except UserError as error:
+        sys.exit(str(error))
+    except ValueError:
+        sys.exit("Name a card, tokens of a row (64 or more) and hours: python examples/03_what_fits.py t4 8192 24")

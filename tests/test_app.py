@@ -38,7 +38,9 @@ class App:
 
     def __init__(self, folder: Path, *options: str, password: str | None = None, log: Path | None = None):
         self.folder, self.options = folder, options
-        self.environment = os.environ | ({"SLIMTUNE_APP_PASSWORD": password} if password else {})
+        self.copies = folder.with_name(f"{folder.name}-copies")  # where Gradio puts uploads and downloads
+        own = {"GRADIO_TEMP_DIR": str(self.copies)} | ({"SLIMTUNE_APP_PASSWORD": password} if password else {})
+        self.environment = os.environ | own
         self.log = log or folder.with_name(f"{folder.name}.log")
         self.start()
 
@@ -206,6 +208,11 @@ def test_from_a_plan_to_an_answer(app: App, browser) -> None:
     page.page.click("#ask")
     page.wait_text("#base-answer", r"tokens in", ms=WORK_MS)
     page.wait_text("#tuned-answer", r"tokens in", ms=WORK_MS)
+    page.close()
+
+    page = Page(browser, app.url)  # whoever loads the page again is told what is loaded
+    page.tab("Try it")
+    page.wait_text("#try-said", f"is loaded, of the run {folder.name}")
     page.page.click("#unload")
     page.wait_text("#try-said", "its memory is free")
     page.close()
@@ -266,6 +273,8 @@ def test_rows_of_ones_own_are_kept_read_and_planned_for_and_never_run_as_a_page(
     page.page.get_by_label("A file of mine").check()
     page.page.locator("input[type=file]").first.set_input_files(tmp_path / "tickets.csv")
     page.wait_text("#outcome", "Tickets")
+    assert not page.page.locator("#start-from").is_visible(), "no recipe is there to start from"
+    assert list(app.copies.rglob("tickets.csv")) == [], "the page's own copy is gone once it was taken"
     assert page.page.locator("#asked-column input").input_value() == "message"
     assert page.page.locator("#answer-column input").input_value() == "intent"
     page.tab("Data")
@@ -363,6 +372,39 @@ def test_the_table_of_models_has_no_column_that_nothing_stands_in() -> None:
         assert tuple(name for name in columns if f">{name}<" in page) == there
         cells = {row.count("<td") for row in page.split("<tr>")[2:]}
         assert cells == {3 + len(there)}, "every row has a cell for each heading"
+
+
+def test_a_prompt_that_goes_on_with_a_conversation_comes_with_the_turns_before_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from slimtune.app import try_tab
+
+    monkeypatch.chdir(tmp_path)
+    for name in ("train", "test"):
+        turns = [("system", "Be short."), ("user", "Hello"), ("assistant", "Hi"), ("user", f"How are you, {name}?")]
+        messages = [{"role": role, "content": text} for role, text in (*turns, ("assistant", "Well."))]
+        Path(f"{name}.jsonl").write_text(json.dumps({"messages": messages}) + "\n", encoding="utf-8")
+    run = Path("runs/chat")
+    run.mkdir(parents=True)
+    (run / "owner.json").touch()
+    recipe = {"model": "any", "data": {"train": "train.jsonl", "test": "test.jsonl"}}
+    (run / "recipe.json").write_text(json.dumps(recipe), encoding="utf-8")
+    system, prompt, _, before, shown, drop = try_tab._prefill("chat")
+    assert (system, prompt) == ("Be short.", "How are you, test?") and drop["visible"]
+    assert [turn["content"] for turn in before] == ["Hello", "Hi"] and "Hello" in shown and "Hi" in shown
+    asked = []
+
+    class Stage:
+        def load(self, name: str) -> "Stage":
+            return self
+
+        def ask(self, messages: list, *_: object, **__: object) -> Iterator[dict]:
+            asked.append([turn["content"] for turn in messages])
+            return iter(())
+
+    list(try_tab._ask(Stage(), "chat", system, before, prompt, "", 8))
+    list(try_tab._ask(Stage(), "chat", system, before, "", "", 8))
+    assert asked == [["Be short.", "Hello", "Hi", "How are you, test?"], ["Be short.", "Hello", "Hi"]]
 
 
 def test_a_page_from_elsewhere_is_turned_away(app: App) -> None:

@@ -194,6 +194,20 @@ def test_models_are_planned_for_a_card_before_anything_is_there():
     assert shown.startswith("T4: 10,000 rows") and "qwen3-0.6b " in shown and "qwen3-8b" not in shown
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("t44",), "There is no GPU named 't44'. Did you mean"),
+        (("t4", "many"), "Name a card, tokens of a row"),
+        (("t4", "3"), "Name a card, tokens of a row"),
+        (("t4", "1024", "soon"), "Name a card, tokens of a row"),
+    ],
+)
+def test_what_fits_answers_nonsense_with_a_sentence(arguments, said):
+    done = subprocess.run([sys.executable, NUMBERED[2], *arguments], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1 and said in done.stderr and "Traceback" not in done.stderr
+
+
 def test_a_task_of_ones_own_is_written_checked_and_scored(tmp_path):
     shown = run(ROOT / "examples/my_task.py", tmp_path / "tickets")
     assert "nothing was found" in shown and "  wrong: 'Nobody rang" in shown

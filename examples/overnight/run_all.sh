@@ -55,6 +55,11 @@ run() { # in the background, where a signal to this script is passed on at once 
 	child=''
 }
 
+if ! command -v slimtune >/dev/null; then
+	echo "There is no command slimtune here, so nothing was run. Say first: source .venv/bin/activate"
+	exit 1
+fi
+
 for recipe in "${recipes[@]}"; do
 	if [ -n "$stopping" ]; then
 		open+=("$recipe")

@@ -99,7 +99,7 @@ def build_form() -> Form:
     drafts = starting_drafts()
     first = drafts[FIRST]
     start = gr.Dropdown(list(drafts), value=FIRST, label="Start from a recipe", filterable=True, elem_id="start-from")
-    rows = _task_rows(first)
+    rows = _task_rows(first, start)
     models = [(f"{spec.label}, {spec.params_total / 1e9:.2g}B", key) for key, spec in MODELS.items() if spec.trainable]
     model = gr.Dropdown(models, value=first.model, label="Model", filterable=True, elem_id="model")
     numbers = _numbers(first, rows["task"])
@@ -113,8 +113,8 @@ def build_form() -> Form:
     return form
 
 
-def _task_rows(first: Draft) -> dict[str, Any]:
-    """Which rows: a task that comes along, or files."""
+def _task_rows(first: Draft, start: gr.Dropdown) -> dict[str, Any]:
+    """Which rows: a task that comes along, or files, for which no recipe is there to `start` from."""
     source = gr.Radio([A_TASK, OWN_FILE], value=A_TASK, label="Rows", elem_id="source")
     with gr.Column(visible=True) as shipped:
         tasks = [(f"{job.shown} ({job.kind.replace('_', ' ')})", job.name) for job in list_tasks()]
@@ -122,8 +122,8 @@ def _task_rows(first: Draft) -> dict[str, Any]:
     with gr.Column(visible=False) as own:
         files = _own_rows()
     source.change(
-        lambda chosen: (gr.update(visible=chosen == A_TASK), gr.update(visible=chosen == OWN_FILE)),
-        source, [shipped, own], api_name=False, show_progress="hidden",
+        lambda chosen: [gr.update(visible=chosen == shown) for shown in (A_TASK, A_TASK, OWN_FILE)],
+        source, [start, shipped, own], api_name=False, show_progress="hidden",
     )  # fmt: skip
     return {"source": source, "task": task, **files}
 
@@ -179,8 +179,8 @@ def _count(value: int | None, label: str) -> gr.Number:
 def _own_rows() -> dict[str, Any]:
     """The part of the form for files of one's own."""
     with gr.Row():
-        train_file = gr.File(label="Training rows (.csv, .jsonl)", file_types=list(READABLE), height=110)
-        test_file = gr.File(label="Test rows, if they are apart", file_types=list(READABLE), height=110)
+        train_file = gr.File(label="Training rows (.csv, .jsonl)", file_types=list(READABLE), height=140, min_width=200)
+        test_file = gr.File(label="Test rows, if they are apart", file_types=list(READABLE), height=140, min_width=200)
     train, test, said = gr.State(""), gr.State(""), gr.HTML()
     with gr.Column(visible=False) as table:
         answer = gr.Radio([LABELS, FREE_TEXT], value=LABELS, label="What is answered", elem_id="answer")
@@ -205,7 +205,7 @@ def _kept_train(upload: str | None) -> tuple[Any, ...]:
     if upload is None:
         return "", gr.update(visible=False), nothing, nothing, nothing, ""
     try:
-        kept = keep_upload(Path(upload), name=Path(upload).name)
+        kept = _taken(Path(upload))
         read = read_rows(Path(kept), columns={})
     except SlimtuneError as error:
         return "", gr.update(visible=False), nothing, nothing, nothing, sentence(str(error), "bad")
@@ -223,11 +223,19 @@ def _kept_train(upload: str | None) -> tuple[Any, ...]:
     )  # fmt: skip
 
 
+def _taken(upload: Path) -> str:
+    """Keep an upload where recipes find it; the copy that the page's server made of it goes."""
+    try:
+        return keep_upload(upload, name=upload.name)
+    finally:
+        upload.unlink()
+
+
 def _kept_test(upload: str | None) -> tuple[str, str]:
     if upload is None:
         return "", ""
     try:
-        kept = keep_upload(Path(upload), name=Path(upload).name)
+        kept = _taken(Path(upload))
     except SlimtuneError as error:
         return "", sentence(str(error), "bad")
     return kept, sentence(f"The test rows are kept as {kept}.")

@@ -6,10 +6,12 @@ from slimtune.app import compare_tab, data_tab, plan_tab, results_tab, runs_tab,
 from slimtune.app.guard import guard
 from slimtune.app.look import html
 
+_CACHE_S = (86_400, 7 * 86_400)  # Gradio's copies of downloads: looked at daily, kept a week, gone when the app ends
+
 
 def make_page() -> gr.Blocks:
     """The app, ready to be launched."""
-    with gr.Blocks(title="slimtune", analytics_enabled=False) as page:
+    with gr.Blocks(title="slimtune", analytics_enabled=False, delete_cache=_CACHE_S) as page:
         gr.HTML(html("head", {}))
         with gr.Tabs() as tabs:
             with gr.Tab("Plan", id="plan"):

@@ -52,9 +52,12 @@ def build(tab: gr.Tab) -> None:
         load = gr.Button("Load", variant="primary", scale=1, min_width=110, elem_id="load")
         unload = gr.Button("Unload", scale=1, min_width=110, elem_id="unload")
     said = gr.HTML(sentence(_IDLE), elem_id="try-said")
+    before = gr.State([])  # the turns of a conversation that the prompt goes on with
     with gr.Accordion("Instruction and tools", open=False):
         system = gr.Textbox("", label="Instruction (the system turn)", lines=4, max_lines=12, elem_id="try-system")
         tools = gr.Textbox("", label="Tools, as JSON", lines=4, max_lines=16, elem_id="try-tools")
+    earlier = gr.HTML(elem_classes="slim", elem_id="try-before")
+    drop = gr.Button("Leave the conversation out", size="sm", visible=False, elem_id="drop-conversation")
     prompt = gr.Textbox("", label="Prompt", lines=3, elem_id="prompt")
     with gr.Row(elem_classes="slim-controls"):
         limit = gr.Number(128, label="Answer tokens, at most", precision=0, minimum=1, maximum=4096, min_width=110)
@@ -63,14 +66,16 @@ def build(tab: gr.Tab) -> None:
     with gr.Row():
         base = gr.HTML(html("answer", _blank("Base")), elem_id="base-answer")
         tuned = gr.HTML(html("answer", _blank("Tuned")), elem_id="tuned-answer")
-    tab.select(_choices, chosen, chosen, show_progress="hidden", api_name=False)
-    chosen.change(_prefill, chosen, [system, prompt, tools], show_progress="hidden", api_name=False)
+    tab.select(lambda name: _look(stage, name), chosen, [chosen, said], show_progress="hidden", api_name=False)
+    talk = [before, earlier, drop]
+    chosen.change(_prefill, chosen, [system, prompt, tools, *talk], show_progress="hidden", api_name=False)
+    drop.click(lambda: _conversation([]), None, talk, show_progress="hidden", api_name=False)
     load.click(lambda name: (yield from _load(stage, name)), chosen, said, show_progress="hidden", api_name=False)
     unload.click(lambda: _unload(stage), None, said, show_progress="hidden", api_name=False)
     gr.on(
         [ask.click, prompt.submit],
         lambda *asked: (yield from _ask(stage, *asked)),
-        [chosen, system, prompt, tools, limit],
+        [chosen, system, before, prompt, tools, limit],
         [base, tuned, said],
         show_progress="hidden",
         api_name=False,
@@ -79,25 +84,38 @@ def build(tab: gr.Tab) -> None:
     stop.click(stage.cancel, None, None, queue=False, api_name=False)
 
 
-def _choices(name: str | None) -> Any:
+def _look(stage: _Stage, name: str | None) -> tuple[Any, str]:
+    """The runs there are, the one that is loaded chosen, and whether one is."""
     trained = [state.name for state in jobs.list_runs() if (state.folder / "training.json").is_file()]
-    return gr.update(choices=trained, value=name if name in trained else next(iter(trained), None))
+    tryout, loaded = stage.tryout, stage.name
+    chosen = next((one for one in (name, loaded, *trained) if one in trained), None)
+    ready = tryout is not None and tryout.state == "ready"
+    return gr.update(choices=trained, value=chosen), _loaded(loaded, tryout) if ready else sentence(_IDLE)
 
 
-def _prefill(name: str | None) -> tuple[str, str, str]:
-    """The prompt of a test row, to start from."""
+def _loaded(name: str, tryout: Tryout) -> str:
+    return sentence(f"{tryout.label} is loaded, of the run {name}, in process {tryout.pid}.", "good")
+
+
+def _prefill(name: str | None) -> tuple[Any, ...]:
+    """The prompt of a test row, to start from: instruction, last question, tools, and the turns before it."""
+    nothing = ("", "", "", *_conversation([]))
     if not name:
-        return "", "", ""
+        return nothing
     try:
         messages, tools = sample_prompt(jobs.find_run(name))
     except SlimtuneError:
-        return "", "", ""
-    said = {turn["role"]: turn["content"] for turn in messages}
-    return (
-        said.get("system", ""),
-        said.get("user", ""),
-        json.dumps(tools, indent=2, ensure_ascii=False) if tools else "",
-    )
+        return nothing
+    system = "\n\n".join(turn["content"] for turn in messages if turn["role"] == "system")
+    turns = [turn for turn in messages if turn["role"] != "system"]
+    prompt = turns.pop()["content"] if turns and turns[-1]["role"] == "user" else ""
+    offered = json.dumps(tools, indent=2, ensure_ascii=False) if tools else ""
+    return system, prompt, offered, *_conversation(turns)
+
+
+def _conversation(turns: list[dict[str, Any]]) -> tuple[Any, ...]:
+    """What is kept and shown of the turns before the prompt."""
+    return turns, html("conversation", {"turns": turns}), gr.update(visible=bool(turns))
 
 
 def _load(stage: _Stage, name: str | None) -> Iterator[str]:
@@ -105,7 +123,7 @@ def _load(stage: _Stage, name: str | None) -> Iterator[str]:
         tryout = stage.load(name or "")
         while not tryout.wait(0.5):
             yield sentence(tryout.said)
-        yield sentence(f"{tryout.label} is loaded, in process {tryout.pid}.", "good")
+        yield _loaded(stage.name, tryout)
     except SlimtuneError as error:
         yield sentence(str(error), "bad")
 
@@ -116,7 +134,7 @@ def _unload(stage: _Stage) -> str:
 
 
 def _ask(
-    stage: _Stage, name: str | None, system: str, prompt: str, tools: str, limit: float
+    stage: _Stage, name: str | None, system: str, before: list[Any], prompt: str, tools: str, limit: float
 ) -> Iterator[tuple[str, str, str]]:
     sides = {"base": _blank("Base"), "tuned": _blank("Tuned")}
 
@@ -126,7 +144,8 @@ def _ask(
     try:
         tryout = stage.load(name or "")
         turns = [{"role": "system", "content": system}] if (system or "").strip() else []
-        messages = [*turns, {"role": "user", "content": prompt}]
+        asked = [] if before and not prompt.strip() else [{"role": "user", "content": prompt}]
+        messages = [*turns, *before, *asked]
         for event in tryout.ask(messages, _tools(tools), side="both", max_new_tokens=int(limit or 1)):
             yield shown(_hear(sides, event))
     except SlimtuneError as error:

@@ -1,22 +1,25 @@
 """One report as a page and as Markdown. Both templates see the same values, and both are safe unless told otherwise:
 HTML is autoescaped, and every value put into Markdown is escaped unless a filter here already made it Markdown."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from slimtune.report import text
 
 TEMPLATES = Path(__file__).parent / "templates"
+_TICKED = re.compile(r"`([^`\n]+)`")
 _FORMATS = {
     "percent": text.percent,
     "integer": text.integer,
     "duration": text.duration,
     "signed": text.signed,
     "p_value": text.p_value,
+    "code": lambda words: Markup(_TICKED.sub(r"<code>\1</code>", str(escape(words)))),
 }
 
 
