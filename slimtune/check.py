@@ -186,7 +186,7 @@ def count_tokens(prepared: Ready, *, say: Say) -> TokenReport | str:
     if folder is None:
         return f"Tokens are not counted: {prepared.spec.label} is not on this machine yet; `slimtune run` fetches it."
     renderer = make_renderer(load_tokenizer(folder, prepared.spec), prepared.spec, thinking=prepared.recipe.thinking)
-    rows = encode_rows(renderer, prepared.task.train)
+    rows = encode_rows(renderer, prepared.task.train, skip_bad=prepared.recipe.data.skip_bad)
     lengths = tuple(len(row) for row in rows)
     text, by_length = renderer.tokenizer.decode, sorted(rows, key=len)
     shown = {row.id: row for row in (rows[0], by_length[len(rows) // 2], by_length[-1])}
@@ -211,26 +211,6 @@ def as_json(prepared: Ready, tokens: TokenReport | str, plan: Plan) -> dict[str,
         "tokens": tokens if isinstance(tokens, str) else asdict(tokens) | {"histogram": tokens.histogram(12)},
         "detectable": detectable(prepared),
         "plan": plan.as_json(),
-    }
-
-
-def data_facts(prepared: Ready, *, train_rows: int) -> dict[str, Any]:
-    """What a run's data.json says: the task, its size, its licence, and what a reader of a score must know."""
-    task, dropped = prepared.task, len(prepared.task.train) - train_rows
-    notes = [*task.notes, *(str(warning) for warning in prepared.quality.warnings)]
-    notes += [f"Training rows dropped, being longer than the context: {dropped:,}."] if dropped else []
-    return {
-        "task": task.name,
-        "title": task.title,
-        "kind": task.kind,
-        "licence": task.licence,
-        "attribution": task.attribution,
-        "train_rows": train_rows,
-        "test_rows": len(task.test),
-        "digest": task.digest,
-        "notes": notes,
-        "scorer": task.scorer,
-        "folder": task.folder,
     }
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from samples import make_task
 
-from slimtune.check import data_facts, ready
+from slimtune.check import ready
 from slimtune.data import Completion, Score, ToolCall
 from slimtune.evaluate import WITHOUT_OPENINGS, evaluate
 from slimtune.listing import tasks as listed_tasks
@@ -16,6 +16,7 @@ from slimtune.models.toolcalls import parse_tool_calls
 from slimtune.recipe import read_recipe
 from slimtune.runs import recipe_of
 from slimtune.scorers import get_scorer, gold_completion
+from slimtune.steps.bench import data_facts
 from slimtune.tasks import get_task, inspect_task, list_tasks
 from slimtune.tasks.quality import prompt
 from slimtune.tasks.task import TRAINING_TEXT

@@ -22,6 +22,7 @@ from slimtune.errors import Problems, UserError
 from slimtune.models import get_model
 from slimtune.models.other import other_family
 from slimtune.models.toolcalls import format_in, parse_tool_calls
+from slimtune.tasks import get_task
 
 transformers = pytest.importorskip("transformers")
 
@@ -180,6 +181,21 @@ def test_llama_takes_one_call_a_turn_and_the_rows_with_more_are_named(renderer_o
         renderer.prompt_ids(earlier)
     with pytest.raises(Problems, match=r"(?s)^3 of the training rows.*row two calls and 1 more: .*row earlier: "):
         encode_rows(renderer, [PLAIN, TWO_CALLS, earlier, replace(TWO_CALLS, id="three")])
+    with pytest.raises(Problems, match=r"`data\.skip_bad: true` trains without such rows"):
+        encode_rows(renderer, [PLAIN, TWO_CALLS])
+    kept = encode_rows(renderer, [PLAIN, TWO_CALLS, earlier, CALL], skip_bad=True)
+    assert [row.id for row in kept] == [PLAIN.id, CALL.id]
+    with pytest.raises(Problems, match="2 of the training rows"):  # none is left
+        encode_rows(renderer, [TWO_CALLS, earlier], skip_bad=True)
+
+
+def test_bfcls_rows_with_several_calls_are_refused_by_llama_by_name_or_left_out_and_counted(renderer_of):
+    renderer, rows = renderer_of("llama3"), get_task("bfcl_single_turn").train
+    several = [row for row in rows if len(row.target) > 1]
+    with pytest.raises(Problems, match=rf"(?s)^{len(several)} of the training rows.*row {several[0].id} "):
+        encode_rows(renderer, rows)
+    assert len(encode_rows(renderer, rows, skip_bad=True)) == len(rows) - len(several) > 0 < len(several)
+    assert all(renderer.prompt_ids(row) for row in get_task("bfcl_single_turn").test)  # all can be asked
 
 
 @pytest.mark.parametrize("version", ["llama3_1", "llama3_2"])

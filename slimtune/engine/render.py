@@ -209,8 +209,10 @@ def make_renderer(tokenizer: Any, spec: ModelSpec, *, thinking: str, generation_
     return Renderer(tokenizer, spec, thinking, frozenset(token for token in stops if token is not None))
 
 
-def encode_rows(renderer: Renderer, examples: Iterable[Example]) -> list[Encoded]:
-    """Every row as tokens. Raises Problems with what is wrong with any of them, each kind once, by its first row."""
+def encode_rows(renderer: Renderer, examples: Iterable[Example], *, skip_bad: bool = False) -> list[Encoded]:
+    """Every row as tokens; with `skip_bad` without those that the template cannot hold, such as two calls in one answer
+    where a model makes one. Else raises Problems with what is wrong with any of them, each kind once, by its first
+    row."""
     rows: list[Encoded] = []
     wrong: dict[str, list[str]] = {}
     for example in examples:
@@ -218,9 +220,10 @@ def encode_rows(renderer: Renderer, examples: Iterable[Example]) -> list[Encoded
             rows.append(renderer.encode(example))
         except RowError as error:
             wrong.setdefault(error.what, []).append(error.id)
-    if wrong:
+    if wrong and not (skip_bad and rows):
+        fix = "" if skip_bad else "`data.skip_bad: true` trains without such rows."
         problems = [
-            Problem(f"row {ids[0]}" + (f" and {len(ids) - 1} more" if len(ids) > 1 else ""), what)
+            Problem(f"row {ids[0]}" + (f" and {len(ids) - 1} more" if len(ids) > 1 else ""), what, fix)
             for what, ids in wrong.items()
         ]
         raise Problems(f"{sum(map(len, wrong.values()))} of the training rows", listed(problems))

@@ -83,7 +83,7 @@ class Data(Section):
     test_rows: int | None = Field(None, ge=1)
     """The same for test rows."""
     skip_bad: bool = False
-    """Leave unreadable rows out, counted, instead of refusing the file."""
+    """Leave rows out, counted, that cannot be read or that the model's template cannot hold."""
     long_rows: Literal["error", "drop"] = "error"
     """What to do with rows longer than the context. Answers are never cut."""
     allow_overlap: bool = False

@@ -11,7 +11,7 @@ from typing import Any
 
 from slimtune import __version__
 from slimtune.answering import fitting_shots
-from slimtune.check import Ready, RowTokens, data_facts, plan_of
+from slimtune.check import Ready, RowTokens, plan_of
 from slimtune.data import Example
 from slimtune.errors import Problems, UserError
 from slimtune.evaluate import choose_shots
@@ -106,10 +106,11 @@ class Bench:
             raise UserError(f"The files of {where.repository} have changed since this run began. Choose another --out.")
 
     def _encoded(self, renderer: Any) -> list[Any]:
-        """The training rows as tokens; a row longer than the context is an error, or dropped and counted."""
+        """The training rows as tokens; one longer than the context, or that the template cannot hold, is an error, or
+        dropped and counted."""
         from slimtune.engine.render import encode_rows, long_rows
 
-        rows = encode_rows(renderer, self.task.train)
+        rows = encode_rows(renderer, self.task.train, skip_bad=self.recipe.data.skip_bad)
         problems = long_rows(rows, self.recipe.context.length)
         if problems and self.recipe.data.long_rows == "error":
             raise Problems(
@@ -145,3 +146,24 @@ class Bench:
 def utc_now() -> str:
     """The time of day, in UTC."""
     return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def data_facts(prepared: Ready, *, train_rows: int) -> dict[str, Any]:
+    """What a run's data.json says: the task, its size, its licence, and what a reader of a score must know."""
+    task, notes = prepared.task, [*prepared.task.notes, *map(str, prepared.quality.warnings)]
+    if dropped := len(task.train) - train_rows:
+        kind = "longer than the context" + ", or not for its template" * prepared.recipe.data.skip_bad
+        notes.append(f"Training rows dropped, being {kind}: {dropped:,}.")
+    return {
+        "task": task.name,
+        "title": task.title,
+        "kind": task.kind,
+        "licence": task.licence,
+        "attribution": task.attribution,
+        "train_rows": train_rows,
+        "test_rows": len(task.test),
+        "digest": task.digest,
+        "notes": notes,
+        "scorer": task.scorer,
+        "folder": task.folder,
+    }
