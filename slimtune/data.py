@@ -71,13 +71,24 @@ class Completion:
 
 
 @dataclass(frozen=True)
+class Tally:
+    """Of one type of thing, in one answer or in many: how many were found, made up, and missed."""
+
+    found: int = 0
+    made_up: int = 0
+    missed: int = 0
+
+
+@dataclass(frozen=True)
 class Score:
     """How good an answer is. `value` None: we could not judge (counted, never 0). `answer` None: nothing could be read
-    from the output (a parse failure, which scores 0)."""
+    from the output (a parse failure, which scores 0). `counts`, by type, for what is summed over all rows before a
+    ratio is taken: see slimtune/tallies.py."""
 
     value: float | None
     answer: str | None
     why: str = ""
+    counts: Mapping[str, Tally] = field(default_factory=dict)
 
 
 LINE_CAP_BYTES = 4 << 20

@@ -13,13 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from slimtune.data import Completion, Example, Message, Score, ToolCall
+from slimtune.data import Completion, Example, Message, Score, Tally, ToolCall
 from slimtune.errors import UserError
 from slimtune.files import append_line, digest_json, publish_folder, read_json, read_log, write_json
 from slimtune.models.toolcalls import answer_turn, parse_tool_calls, render_tool_calls
 from slimtune.scorers import get_scorer
 from slimtune.scorers.judge import JUDGE, Judge
 from slimtune.stats import Interval, score_interval
+from slimtune.tallies import Aggregate, aggregate
 from slimtune.tasks import Task
 from slimtune.tasks.task import TRAINING_TEXT
 
@@ -50,6 +51,8 @@ class Record:
     prompt_tokens: int
     completion_tokens: int
     seconds: float
+    part: str | None = None  # of the test rows, where they have parts that are worth a score of their own
+    counts: dict[str, dict[str, Tally]] = field(default_factory=dict)  # by scorer and type
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,21 @@ class Evaluation:
     def also(self, scorer: str) -> Interval:
         return self._interval([(record.also[scorer], record.group) for record in self.records])
 
+    def aggregate(self) -> dict[str, Aggregate]:
+        """For each scorer that counts: micro and macro measures over all judged rows, and each type's."""
+        judged, rng = [record for record in self.records if record.score is not None], np.random.default_rng
+        groups, counts = [record.group for record in judged], [record.counts for record in judged]
+        return {
+            name: aggregate([one[name] for one in counts], groups, measures=get_scorer(name).measures, rng=rng(_SEED))
+            for name in (counts[0] if counts else ())
+        }
+
+    def parts(self) -> dict[str, "Evaluation"]:
+        """The same evaluation of each part of the rows, where there are several: {"HasAns": ..., "NoAns": ...}."""
+        names = sorted({record.part for record in self.records if record.part and record.score is not None})
+        of = {name: tuple(record for record in self.records if record.part == name) for name in names}
+        return {name: replace(self, records=records) for name, records in of.items()} if len(names) > 1 else {}
+
     def summary(self) -> dict[str, Any]:
         n = len(self.records)
         return {
@@ -80,8 +98,9 @@ class Evaluation:
             "label": self.label,
             "scorer": self.scorer,
             "n": n,
-            "score": self.score.as_json(),
-            "also": {scorer: self.also(scorer).as_json() for scorer in self.records[0].also},
+            **self._scores(),
+            "aggregate": {scorer: found.as_json() for scorer, found in self.aggregate().items()},
+            "parts": {name: part._scores() for name, part in self.parts().items()},
             "unparseable": sum(record.answer is None for record in self.records) / n,
             "unscored": sum(record.score is None for record in self.records),
             "truncated": sum(record.stopped == "length" for record in self.records) / n,
@@ -92,6 +111,10 @@ class Evaluation:
             **({"served": dict(self.served)} if self.served else {}),
             **({"judge": dict(self.judge)} if self.judge else {}),
         }
+
+    def _scores(self) -> dict[str, Any]:
+        also = {scorer: self.also(scorer).as_json() for scorer in self.records[0].also}
+        return {"score": self.score.as_json(), "also": also}
 
     def _interval(self, judged: Sequence[tuple[float | None, str]]) -> Interval:
         pairs = [(value, group) for value, group in judged if value is not None]
@@ -188,7 +211,10 @@ def write_evaluation(folder: Path, evaluation: Evaluation) -> None:
     import pandas as pd
 
     def fill(out: Path) -> None:
-        rows = [{**asdict(record), "also": json.dumps(record.also)} for record in evaluation.records]
+        rows = [
+            {**asdict(record), "also": json.dumps(record.also), "counts": json.dumps(asdict(record)["counts"])}
+            for record in evaluation.records
+        ]
         pd.DataFrame(rows).to_parquet(out / "examples.parquet", index=False)
         write_json(out / "evaluation.json", evaluation.summary())
 
@@ -202,11 +228,19 @@ def read_evaluation(folder: Path) -> Evaluation:
     summary = read_json(folder / "evaluation.json")
     rows = pd.read_parquet(folder / "examples.parquet").to_dict("records")
     records = [
-        Record(**{**{key: _absent(value) for key, value in row.items()}, "also": json.loads(row["also"])})
-        for row in rows
+        Record(
+            **{**{key: _absent(value) for key, value in row.items()}, "also": json.loads(row["also"]), "counts": held}
+        )
+        for row, held in zip(rows, map(_counts, rows), strict=True)
     ]
     facts = {key: summary.get(key, {}) for key in ("served", "judge")}
     return Evaluation(*(summary[key] for key in ("name", "label", "scorer", "few_shot_k")), tuple(records), **facts)
+
+
+def _counts(row: dict[str, Any]) -> dict[str, dict[str, Tally]]:
+    """Empty where an older slimtune wrote the row."""
+    by_scorer = json.loads(row.get("counts", "{}"))
+    return {scorer: {name: Tally(**tally) for name, tally in types.items()} for scorer, types in by_scorer.items()}
 
 
 def _absent(value: Any) -> Any:
@@ -225,8 +259,9 @@ def _spoken(completion: Completion, example: Example, tool_format: str) -> Compl
 def _record(
     task: Task, example: Example, digest: str, completion: Completion, spoken: Completion, judged: Score | None
 ) -> Record:
-    score = judged if task.scorer == JUDGE else get_scorer(task.scorer)(spoken, example)
-    also = {scorer: get_scorer(scorer)(spoken, example).value for scorer in task.also}
+    scores = {name: get_scorer(name)(spoken, example) for name in (task.scorer, *task.also)}
+    score = judged if task.scorer == JUDGE else scores[task.scorer]
+    also = {name: scores[name].value for name in task.also}
     if judged is not None and task.scorer != JUDGE:
         also[JUDGE] = judged.value
     if task.openings:
@@ -248,6 +283,8 @@ def _record(
         completion.prompt_tokens,
         completion.completion_tokens,
         completion.seconds,
+        example.meta.get("part"),
+        {scorer: dict(found.counts) for scorer, found in scores.items() if get_scorer(scorer).measures},
     )
 
 

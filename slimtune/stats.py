@@ -22,7 +22,7 @@ DRAWS = 10_000
 FEWEST_GROUPS = 10  # with fewer, a bootstrap over groups has too few distinct draws to be believed
 FEWEST_UNALIKE = 5  # with fewer groups unlike the rest, many draws miss them all and the interval is too narrow
 MOST_EXACT_GROUPS = 16  # 2**16 sign patterns are all looked at; above that, DRAWS of them
-_CELLS = 2_000_000  # numbers held at once while resampling: 16 MB
+CELLS = 2_000_000  # numbers held at once while resampling: 16 MB
 
 
 @dataclass(frozen=True)
@@ -101,10 +101,10 @@ def score_interval(values: Sequence[float], clusters: Sequence[str], *, rng: np.
     sums, sizes = np.bincount(groups, scores), np.bincount(groups)
     n, count, mean = len(scores), len(sizes), float(scores.mean())
     if count == n and _binary(scores):
-        low, high = _wilson(mean, n)
+        low, high = wilson(mean, n)
         return Interval(mean, low, high, n, count, "Wilson")
-    if _hardly_vary(sums / sizes):
-        low, high = _wilson(mean, count)
+    if hardly_vary(sums / sizes):
+        low, high = wilson(mean, count)
         return Interval(mean, low, high, n, count, "Wilson over groups")
     low, high = np.quantile(_resampled_ratios(sums, sizes, rng), [ALPHA / 2, 1 - ALPHA / 2])
     return Interval(mean, float(low), float(high), n, count, _bootstrap_name(n, count))
@@ -147,7 +147,7 @@ def share_of_error_removed(
         return None
     difference = paired_difference(a, b, clusters, rng=rng).difference
     value, held = float(gained.sum() / missed.sum()), missed > 0
-    if _hardly_vary(gained[held] / missed[held]):
+    if hardly_vary(gained[held] / missed[held]):
         error = float(1 - before.mean())
         low, high, method = difference.low / error, difference.high / error, f"{difference.method}, scaled"
     else:
@@ -191,7 +191,7 @@ def _binary(scores: np.ndarray) -> bool:
     return bool(((scores == 0) | (scores == 1)).all())
 
 
-def _hardly_vary(means: np.ndarray) -> bool:
+def hardly_vary(means: np.ndarray) -> bool:
     """Too few groups, or too few unlike the commonest, for a bootstrap over them."""
     commonest = np.unique(means.round(9), return_counts=True)[1].max()
     return len(means) < FEWEST_GROUPS or len(means) - commonest < FEWEST_UNALIKE
@@ -201,7 +201,8 @@ def _bootstrap_name(n: int, groups: int) -> str:
     return "bootstrap" if n == groups else "bootstrap over groups"
 
 
-def _wilson(mean: float, n: int) -> tuple[float, float]:
+def wilson(mean: float, n: float) -> tuple[float, float]:
+    """The score interval of a share of n coins. n may be an effective number, and so no whole one."""
     from statsmodels.stats.proportion import proportion_confint
 
     low, high = proportion_confint(mean * n, n, alpha=ALPHA, method="wilson")
@@ -212,7 +213,7 @@ def _resampled_ratios(tops: np.ndarray, bottoms: np.ndarray, rng: np.random.Gene
     """DRAWS times: as many groups as there are, with replacement, and their summed tops over summed bottoms. Shape
     (DRAWS,); NaN where a draw's bottoms sum to zero."""
     count, parts = len(tops), []
-    step = max(1, _CELLS // count)
+    step = max(1, CELLS // count)
     for start in range(0, DRAWS, step):
         drawn = rng.integers(0, count, size=(min(step, DRAWS - start), count))
         below = bottoms[drawn].sum(axis=1)
@@ -223,7 +224,7 @@ def _resampled_ratios(tops: np.ndarray, bottoms: np.ndarray, rng: np.random.Gene
 def _grouped_difference(change: np.ndarray, groups: np.ndarray, rng: np.random.Generator) -> Interval:
     sums, sizes = np.bincount(groups, change), np.bincount(groups)
     n, count, mean, means = len(change), len(sizes), float(change.mean()), sums / sizes
-    if _hardly_vary(means):
+    if hardly_vary(means):
         low, high = _bonett_price(means[means > 0].sum(), -means[means < 0].sum(), count)
         return Interval(mean, min(low, mean), max(high, mean), n, count, "Bonett-Price over groups")
     low, high = np.quantile(_resampled_ratios(sums, sizes, rng), [ALPHA / 2, 1 - ALPHA / 2])
@@ -258,7 +259,7 @@ def _sign_flip(sums: np.ndarray, rng: np.random.Generator) -> tuple[float, str]:
     if len(moved) <= MOST_EXACT_GROUPS:
         patterns = np.arange(2 ** len(moved))[:, None] >> np.arange(len(moved)) & 1
         return float((np.abs((1 - 2 * patterns) @ moved) >= seen).mean()), "exact sign-flip over groups"
-    extreme, step = 0, max(1, _CELLS // len(moved))
+    extreme, step = 0, max(1, CELLS // len(moved))
     for start in range(0, DRAWS, step):
         signs = 1 - 2 * rng.integers(0, 2, size=(min(step, DRAWS - start), len(moved)), dtype=np.int8)
         extreme += int((np.abs(signs @ moved) >= seen).sum())

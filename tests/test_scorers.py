@@ -43,6 +43,25 @@ def querying():
     return Example("1", (Message("user", "Who?"),), "SELECT a FROM t", meta={"schema": "CREATE TABLE t (a TEXT)"})
 
 
+def naming(target):
+    """A text with one entity, to be listed or to be redacted."""
+    meta = {"entities": [{"text": "Ann", "type": "person"}], "text": "Call Ann"}
+    return Example("1", (Message("user", "Call Ann"),), target, meta=meta)
+
+
+def fitting(name):
+    """An example of the kind that a scorer is for."""
+    if name in TOOL_SCORERS:
+        return calling(PAY)
+    if name == "sql_execution":
+        return querying()
+    if name.startswith("span"):
+        return naming('[{"text": "Ann", "type": "person"}]')
+    if name.startswith("redaction") or name == "text_kept":
+        return naming("Call [person]")
+    return labelled("123456", ()) if name == "six_digit_code" else labelled()
+
+
 def said(text, *, format="hermes"):
     return Completion(text, tool_calls=parse_tool_calls(text, format).calls)
 
@@ -163,8 +182,7 @@ def test_where_no_call_is_due_prose_is_right_and_a_broken_call_is_not():
 @given(text=st.text(), stopped=st.sampled_from(["stop", "length"]))
 def test_every_scorer_gives_a_value_between_0_and_1_for_any_text(text, stopped):
     for name, scorer in RULES.items():
-        example = querying() if name == "sql_execution" else answered("some answer", "other")
-        example = calling(PAY) if name in TOOL_SCORERS else example
+        example = answered("some answer", "other") if name.startswith("squad") else fitting(name)
         result = scorer(replace(said(text), stopped=stopped), example)
         assert result.value is not None and 0.0 <= result.value <= 1.0
         assert not scorer.binary or result.value in (0.0, 1.0)
@@ -172,9 +190,7 @@ def test_every_scorer_gives_a_value_between_0_and_1_for_any_text(text, stopped):
 
 @pytest.mark.parametrize("name", RULES)
 def test_every_scorer_survives_huge_text_and_knows_a_perfect_answer(name):
-    text = labelled("123456", ()) if name == "six_digit_code" else labelled()
-    text = querying() if name == "sql_execution" else text
-    example = calling(PAY) if name in TOOL_SCORERS else text
+    example = fitting(name)
     assert SCORERS[name](said("x " * 200_000), example).value == 0.0
     assert SCORERS[name](said(gold_completion(example).text), example).value == 1.0
     assert "\n" not in SCORERS[name].description and SCORERS[name].name == name

@@ -295,7 +295,7 @@ def test_questions_bring_their_context_answers_and_group(tmp_path):
     (example,) = task.test
     assert example.messages[1].content == "Ada did.\n\nQuestion: Who?" and example.target == "Ada"
     assert example.meta["answers"] == ("Ada", "Ada Lovelace") and example.group == "d1"
-    assert (task.scorer, task.also) == ("squad_em", ("squad_f1",))
+    assert (task.scorer, task.also) == ("squad_em", ("squad_f1", "rouge_l"))
 
 
 # quality
@@ -513,7 +513,7 @@ def test_answers_become_labels_or_accepted_answers_when_asked(tmp_path):
     assert labelled.labels == ("four", "two") and labelled.train[0].target == "four"
     assert task_from_files(path, path, labels=("four", "two", "six")).labels == ("four", "two", "six")
     asked = task_from_files(path, path, kind="qa", scorer="squad_f1")
-    assert asked.train[1].meta["answers"] == ("two",) and (asked.scorer, asked.also) == ("squad_f1", ())
+    assert asked.train[1].meta["answers"] == ("two",) and (asked.scorer, asked.also) == ("squad_f1", ("rouge_l",))
     with pytest.raises(UserError, match="make a text task, not a ner one"):
         task_from_files(path, path, kind="ner")
     with pytest.raises(UserError, match="no scorer named"):

@@ -13,7 +13,9 @@ from slimtune.models.toolcalls import render_tool_calls
 from slimtune.scorers.bfcl import bfcl_ast
 from slimtune.scorers.exact import exact_match, exact_match_normalised, six_digit_code
 from slimtune.scorers.judge import JUDGE, unjudged
-from slimtune.scorers.qa import squad_em, squad_f1
+from slimtune.scorers.qa import rouge_l, squad_em, squad_f1
+from slimtune.scorers.redaction import redaction_f1, redaction_recall, redaction_type_f1, text_kept
+from slimtune.scorers.spans import span_f1, span_type_f1
 from slimtune.scorers.sql import sql_execution
 from slimtune.scorers.tools import binary_tool_call, staged_tool_call, tool_call_equivalence
 
@@ -22,12 +24,14 @@ __all__ = ["SCORERS", "Scorer", "get_scorer", "gold_completion"]
 
 @dataclass(frozen=True)
 class Scorer:
-    """A measure. `binary`: every value is 0 or 1, so a Wilson interval and McNemar's test apply."""
+    """A measure. `binary`: every value is 0 or 1, so a Wilson interval and McNemar's test apply. `measures`: what is
+    made of the counts of all rows together ("f1", "precision", "recall"), where its scores carry counts."""
 
     name: str
     description: str  # one line, for tables
     score: Callable[[Completion, Example], Score]
     binary: bool = True
+    measures: tuple[str, ...] = ()
 
     def __call__(self, completion: Completion, example: Example) -> Score:
         return self.score(completion, example)
@@ -45,6 +49,45 @@ SCORERS = {
         Scorer("six_digit_code", "The one number of six digits in the answer is the target.", six_digit_code),
         Scorer("squad_em", "The answer is an accepted one, after SQuAD's normalisation.", squad_em),
         Scorer("squad_f1", "Words shared with the nearest accepted answer: SQuAD's token F1.", squad_f1, binary=False),
+        Scorer(
+            "rouge_l", "Words shared with the nearest accepted answer, in their order: ROUGE-L.", rouge_l, binary=False
+        ),
+        Scorer(
+            "span_f1",
+            "Entities of a JSON list that are right in text and type: F1.",
+            span_f1,
+            binary=False,
+            measures=("f1", "precision", "recall"),
+        ),
+        Scorer(
+            "span_type_f1",
+            "Entities of a JSON list that overlap one of their type: F1.",
+            span_type_f1,
+            binary=False,
+            measures=("f1", "precision", "recall"),
+        ),
+        Scorer(
+            "redaction_f1",
+            "Placeholders that stand for an entity of their type, all of it and no more: F1.",
+            redaction_f1,
+            binary=False,
+            measures=("f1", "precision", "recall"),
+        ),
+        Scorer(
+            "redaction_type_f1",
+            "Placeholders that stand where an entity of their type stood: F1.",
+            redaction_type_f1,
+            binary=False,
+            measures=("f1", "precision", "recall"),
+        ),
+        Scorer(
+            "redaction_recall",
+            "Share of the entities whose text is gone.",
+            redaction_recall,
+            binary=False,
+            measures=("recall",),
+        ),
+        Scorer("text_kept", "Share of the words outside of entities that still stand.", text_kept, binary=False),
         Scorer(
             "tool_call_equivalence",
             "The calls are the expected ones, arguments equal once schema defaults are dropped.",

@@ -14,6 +14,7 @@ from slimtune.data import Example, Message, ToolCall, json_type
 from slimtune.errors import did_you_mean
 from slimtune.models.toolcalls import tool_call_from_json
 from slimtune.scorers.bfcl import check_accepted
+from slimtune.scorers.qa import HAS_ANSWER, NO_ANSWER, UNANSWERABLE
 from slimtune.tasks.chat import read_turns
 from slimtune.tasks.job import Job
 from slimtune.tasks.needle import ANSWER_TOKENS, read_needle
@@ -80,13 +81,18 @@ def _classification(row: Row, job: Job) -> Example:
 def _qa(row: Row, job: Job) -> Example:
     answers = row.get("answers", row.get("answer")) if text_of(row, "question") else None
     answers = [answers] if isinstance(answers, str) else answers
+    if row.get("is_impossible") is True:  # SQuAD 2.0's word for a question that its text does not answer
+        answers = [UNANSWERABLE]
     if not isinstance(answers, list) or not answers:
         raise ValueError("has no 'answers': a text, or a list of texts of which any is right")
     if not all(isinstance(answer, str) and answer.strip() for answer in answers):
         raise ValueError("has an answer that is empty or no text")
+    meta: dict[str, Any] = {"answers": tuple(answers)}
+    if isinstance(row.get("is_impossible"), bool):
+        meta["part"] = NO_ANSWER if row["is_impossible"] else HAS_ANSWER
     if row.get("context") is not None:
         text_of(row, "context")
-    return draft(row, user_turn("qa", job, row), answers[0], meta={"answers": tuple(answers)})
+    return draft(row, user_turn("qa", job, row), answers[0], meta=meta)
 
 
 def _tool_calling(row: Row, job: Job) -> Example:
@@ -103,7 +109,8 @@ def _tool_calling(row: Row, job: Job) -> Example:
     return draft(row, messages, calls, tools=tools_of(row, job), meta={"accepted": accepted} if accepted else {})
 
 
-def _ner(row: Row, job: Job) -> Example:
+def _entities(row: Row) -> list[Row]:
+    """The entities of a row's text. Raises ValueError for what is none, or stands elsewhere than it says."""
     text, entities = text_of(row, "text"), row.get("entities")
     if not isinstance(entities, list):
         raise ValueError("has no 'entities': a list, which may be empty")
@@ -113,8 +120,14 @@ def _ner(row: Row, job: Job) -> Example:
         found, start, _ = text_of(entity, "text"), entity.get("start"), text_of(entity, "type")
         if start is not None and not (isinstance(start, int) and text.startswith(found, start)):
             raise ValueError(f"has the entity {found!r}, which is not what stands at its offsets")
+    return entities
+
+
+def _ner(row: Row, job: Job) -> Example:
+    entities = _entities(row)
     bare = [{"text": entity["text"], "type": entity["type"]} for entity in entities]
-    return draft(row, user_turn("ner", job, row), json.dumps(bare, ensure_ascii=False), meta={"entities": entities})
+    meta = {"entities": entities, "text": row["text"]}
+    return draft(row, user_turn("ner", job, row), json.dumps(bare, ensure_ascii=False), meta=meta)
 
 
 def _text2sql(row: Row, job: Job) -> Example:
@@ -124,8 +137,10 @@ def _text2sql(row: Row, job: Job) -> Example:
 
 
 def _pii(row: Row, job: Job) -> Example:
-    text_of(row, "text")
-    return draft(row, user_turn("pii", job, row), text_of(row, "redacted"))
+    redacted, entities = text_of(row, "redacted"), _entities(row)
+    if all("start" in entity for entity in entities):
+        entities = sorted(entities, key=lambda entity: entity["start"])
+    return draft(row, user_turn("pii", job, row), redacted, meta={"entities": entities, "text": row["text"]})
 
 
 def _needle(row: Row, job: Job) -> Example:
@@ -139,16 +154,21 @@ def _text(row: Row, job: Job) -> Example:
 
 KINDS = {
     "classification": Kind(_classification, "exact_match", ("exact_match_normalised",), max_new_tokens=32),
-    "qa": Kind(_qa, "squad_em", ("squad_f1",)),
+    "qa": Kind(_qa, "squad_em", ("squad_f1", "rouge_l")),
     "tool_calling": Kind(
         _tool_calling,
         "tool_call_equivalence",
         ("tool_call_equivalence", "staged_tool_call", "binary_tool_call"),
         max_new_tokens=192,
     ),
-    "ner": Kind(_ner, "exact_match", max_new_tokens=256),
+    "ner": Kind(_ner, "span_f1", ("span_type_f1", "exact_match"), max_new_tokens=256),
     "text2sql": Kind(_text2sql, "sql_execution", ("exact_match_normalised",), max_new_tokens=256),
-    "pii": Kind(_pii, "exact_match", max_new_tokens=256),
+    "pii": Kind(
+        _pii,
+        "redaction_f1",
+        ("redaction_recall", "redaction_type_f1", "text_kept", "exact_match"),
+        max_new_tokens=256,
+    ),
     "needle": Kind(_needle, "six_digit_code", ("exact_match",), max_new_tokens=ANSWER_TOKENS),
     "text": Kind(_text, "exact_match", ("exact_match_normalised",), max_new_tokens=256),
 }
