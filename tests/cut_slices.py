@@ -58,7 +58,11 @@ class Cut:
 
 
 CUTS = {
-    "bfcl_single_turn": Cut("Function calls, one turn (BFCL)", group="functions", say=(("groups", "functions"),)),
+    "bfcl_single_turn": Cut(
+        "Function calls, one turn (BFCL)",
+        group="functions",
+        say=(("groups", "functions"), ("scorer", "bfcl_ast")),
+    ),
     "clinc150": Cut("CLINC150", label_noun="intents"),
     "docs_contracts": Cut("Contracts (CUAD)", group="doc_id"),
     "ecommerce": Cut("E-commerce", label_noun="categories"),

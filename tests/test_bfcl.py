@@ -179,6 +179,12 @@ def test_a_task_scored_with_bfcl_reports_the_published_measures_too(tmp_path):
     assert task.test[0].meta["accepted"] == [{"f": {"a": [1, 2]}}]
 
 
+def test_bfcls_own_task_is_scored_with_it_and_its_gold_is_right():
+    task = get_task("bfcl_single_turn")
+    assert (task.scorer, task.also[0]) == ("bfcl_ast", "tool_call_equivalence")
+    assert [row.id for row in (*task.train, *task.test) if bfcl_ast(said(*row.target), row).why] == []
+
+
 @pytest.mark.parametrize("accepted", [{"f": {}}, ["f"], [{"f": {"a": 1}}], [{"f": {}, "g": {}}], [{}], "f"])
 def test_accepted_values_of_another_form_are_refused_with_their_row(tmp_path, accepted):
     with pytest.raises(Problems, match=r"train.jsonl:1.*accepted"):
