@@ -3,6 +3,7 @@
 Every run here is the real command line in a process of its own (see children.py), over a tiny model of random weights.
 """
 
+import contextlib
 import json
 import os
 import pickle
@@ -559,3 +560,26 @@ def test_a_full_disk_is_a_sentence_and_73_and_with_room_the_same_command_goes_on
         assert code == 0 or ("Cannot write" in child.said and "space" in child.said), child.said
     assert found.count(73) >= 3 and found[-1] == 0
     assert ending(small_disk / "run") == ending(field.quiet)
+
+
+def test_a_disk_that_is_full_for_a_while_costs_a_checkpoint_and_a_warning_not_the_run(
+    field: Field, small_disk: Path
+) -> None:
+    """There is room for the lines of the log all the while, and for a checkpoint after the first one was refused."""
+    subprocess.run(["mount", "-o", "remount,size=50000k", small_disk], check=True)
+    at, ballast = small_disk.parent, small_disk / "ballast"
+    child = field.nursery.start(
+        at, "run", field.recipe, "--out", small_disk / "run", cache=field.cache, gate=("Fine-tune", 2)
+    )
+    until(lambda: (at / "reached").exists() or child.code is not None)
+    stands = checkpoints(small_disk / "run" / "checkpoints")
+    with contextlib.suppress(OSError), ballast.open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+    os.truncate(ballast, ballast.stat().st_size - (64 << 10))
+    (at / "open").touch()
+    told = small_disk / "run" / "engine.log"  # what the gate hears while the libraries' output goes there
+    until(lambda: "No checkpoint was written" in told.read_text(), seconds=20)
+    ballast.unlink()
+    assert child.wait() == 0 and "are free there" in told.read_text(), child.said
+    assert stands and ending(small_disk / "run") == ending(field.quiet)

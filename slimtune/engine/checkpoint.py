@@ -4,14 +4,40 @@ The newest whole one is resumed from. A damaged one is set aside under another n
 Rotation goes by step, not by the clock, and only after the newest has been verified.
 """
 
+import contextlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from slimtune.errors import CannotWrite
 from slimtune.files import damage, publish_folder, remove_folder, sweep, writing
 
 _NAME = re.compile(r"step-(\d{8})")
+_MOST_MISSES = 3
+
+
+class Misses:
+    """Checkpoints that could not be written, one after another. A full disk may have room again when the next is due,
+    so the run goes on, and `say` is told; the third in a row is raised."""
+
+    def __init__(self, say: Callable[[str], None]):
+        self.say, self.count = say, 0
+
+    @contextlib.contextmanager
+    def forgiven(self, *, last: bool) -> Iterator[None]:
+        """Around the writing of one. `last`: no other will follow, so nothing is forgiven."""
+        try:
+            yield
+        except CannotWrite as error:
+            self.count += 1
+            if last or self.count == _MOST_MISSES:
+                raise
+            self.say(
+                f"No checkpoint was written, and a kill now costs the steps since the last one. {error} "
+                f"The fine-tune goes on, and stops at {_MOST_MISSES} such failures in a row."
+            )
+        else:
+            self.count = 0
 
 
 def write_checkpoint(folder: Path, step: int, fill: Callable[[Path], None], *, keep: int) -> Path:

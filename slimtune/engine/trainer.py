@@ -14,7 +14,7 @@ from transformers import PrinterCallback, TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
 from slimtune.engine.answers import loss_on_answers
-from slimtune.engine.checkpoint import write_checkpoint
+from slimtune.engine.checkpoint import Misses, write_checkpoint
 from slimtune.engine.collate import IGNORE, Batch, padded, shared_prefix
 from slimtune.engine.load import Loaded
 from slimtune.engine.memory import is_out_of_memory, release
@@ -43,6 +43,7 @@ class RowTrainer(SFTTrainer):
         self.spec, self.counts_items = loaded.spec, True
         self.result = TrainResult(steps, None, min(settings.micro_batch, settings.batch))
         self.step_tokens = self.step_supervised = 0
+        self.misses = Misses(say)
         self.order = row_order(len(rows), epochs=settings.epochs, seed=settings.seed)
         super().__init__(
             model=loaded.model,
@@ -177,7 +178,8 @@ class RowTrainer(SFTTrainer):
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         if not all(torch.isfinite(p).all() for p in model.parameters() if p.requires_grad):
             raise Diverged(f"Step {self.state.global_step}: the weights are not finite. The checkpoint before is kept.")
-        write_checkpoint(self.folder, self.state.global_step, self._fill, keep=self.settings.keep_checkpoints)
+        with self.misses.forgiven(last=self.control.should_training_stop):
+            write_checkpoint(self.folder, self.state.global_step, self._fill, keep=self.settings.keep_checkpoints)
 
     def _fill(self, out: Path) -> None:
         self.model.save_pretrained(out)
