@@ -56,7 +56,7 @@ def draft(
 ) -> Example:
     """An Example with the id and the group that the row gives, if it gives them."""
     messages = (Message("user", prompt),) if isinstance(prompt, str) else prompt
-    group = next((str(row[key]) for key in GROUPS if row.get(key) is not None), None)
+    group = next((str(row[key]) for key in GROUPS if row.get(key) not in (None, "")), None)
     own_id = "" if row.get("id") is None else str(row["id"])
     return Example(own_id, messages, target, tools, group, meta or {})
 
