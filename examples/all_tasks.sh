@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Base and tuned on every task, a few rows each: one command, one table, every number of it measured here.
 #
-#   bash examples/all_tasks.sh                       # all tasks that come with slimtune; about a minute each on a CPU
+#   bash examples/all_tasks.sh                       # all tasks that come with slimtune
 #   bash examples/all_tasks.sh banking77 text2sql    # these
 #
 # It shows that every task runs from rows to report, not what a model can learn: with 8 test rows an interval spans half
