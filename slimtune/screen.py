@@ -168,13 +168,15 @@ def _show_what_ran(console: Console, folder: Path) -> None:
 
 
 def show_evaluation(console: Console, evaluation: Any, folder: Path) -> None:
+    from slimtune.report.beside import beside
+
     summary = evaluation.summary()
     console.print(
         f"[bold]{escape(evaluation.label)}[/bold]: {evaluation.scorer} {evaluation.score}, n = {summary['n']}, "
-        f"{summary['unparseable']:.0%} unparseable, {summary['truncated']:.0%} cut off"
+        f"{summary['unparseable']:.0%} unparseable, {summary['truncated']:.0%} cut off, {summary['unscored']} unjudged"
     )
-    for scorer in summary["also"]:
-        console.print(f"  {scorer} {evaluation.also(scorer)}")
+    for name, interval in beside(summary).items():
+        console.print(f"  {name} {interval}")
     console.print(f"Every answer: {_link(folder / 'examples.parquet')}", soft_wrap=True)
 
 
@@ -257,15 +259,15 @@ def _show_tokens(console: Console, tokens: Any, context: int) -> None:
 
 
 def _scores(report: Any) -> Table:
-    table = _table("", "score", "95% interval", "n", "unparseable", "cut off")
+    table = _table("", "score", "95% interval", "n", "unparseable", "cut off", "unjudged")
     for row in report.scores:
         table.add_row(
             escape(row.label),
             f"{row.score.value:.3f}",
             f"{row.score.low:.3f} to {row.score.high:.3f}",
             str(row.n),
-            f"{row.unparseable or 0:.0%}",
-            f"{row.truncated or 0:.0%}",
+            *(f"{share or 0:.0%}" for share in (row.unparseable, row.truncated)),
+            str(row.unscored or 0),
         )
     return table
 

@@ -11,11 +11,13 @@ import numpy as np
 import pandas
 import pytest
 
+from slimtune.data import Tally
 from slimtune.errors import UserError
 from slimtune.files import read_json, write_json
 from slimtune.report import read_report, write_report
 from slimtune.report.text import clean, clip, duration, escape_markdown, fenced, p_value, percent
-from slimtune.stats import paired_difference, score_interval
+from slimtune.stats import Interval, paired_difference, score_interval
+from slimtune.tallies import aggregate
 
 LABELS = [
     "card_arrival",
@@ -380,6 +382,42 @@ def test_confusion_counts_the_labelled_rows(written):
     commonest = wrong.groupby(["label", "answer"]).size().max()
     assert found["mistakes"][0]["rows"] >= commonest > 0
     assert all(score["recall"]["low"] < score["recall"]["high"] for score in found["scores"])
+
+
+def test_every_label_has_precision_recall_and_f1_and_every_model_their_mean(written):
+    _, folder = written
+    found = read_json(folder / "report.json")["confusion"]
+    for score in found["scores"]:
+        assert score["precision"]["value"] == pytest.approx(score["right"] / score["said"])
+        assert score["recall"]["value"] == pytest.approx(score["right"] / score["n"])
+        assert score["f1"]["value"] == pytest.approx(2 * score["right"] / (score["n"] + score["said"]))
+        assert score["f1"]["low"] < score["f1"]["value"] <= score["f1"]["high"]
+    macro = found["macro_f1"]
+    assert list(macro) == ["Base, zero-shot", "Base, 5-shot", "Tuned", "Teacher, gpt-oss-120b"]
+    assert macro["Tuned"]["value"] == pytest.approx(np.mean([score["f1"]["value"] for score in found["scores"]]))
+    assert macro["Base, zero-shot"]["high"] < macro["Tuned"]["low"]
+    for name in ("report.html", "report.md"):
+        assert f"Tuned {Interval.from_json(macro['Tuned'])}" in read(folder, name)
+
+
+def test_measures_of_all_rows_parts_and_types_stand_beside_the_score(run_dir):
+    counts = [{"span_f1": {HOSTILE: Tally(2, 1, 0), "person": Tally(0, 0, 1)}} for _ in range(12)]
+    whole = aggregate(
+        [one["span_f1"] for one in counts], list("abcdefghijkl"), measures=("f1",), rng=np.random.default_rng(0)
+    )
+    score = read_json(run_dir / "tuned" / "evaluation.json")["score"]
+    parts = {part: {"score": score, "also": {"rouge_l": score}} for part in ("HasAns", "NoAns")}
+    change(run_dir / "tuned" / "evaluation.json", aggregate={"span_f1": whole.as_json()}, parts=parts)
+    row = write_report(run_dir).scores[2]
+    names = ["starts_with", "span_f1, micro F1", "span_f1, macro F1", "HasAns: exact_match", "HasAns: rouge_l"]
+    assert [name for name, _ in row.also] == [*names, "NoAns: exact_match", "NoAns: rouge_l"]
+    types = read_json(run_dir / "report.json")["types"]["span_f1"]
+    assert [(one["support"], one["found"], one["made_up"]) for one in types] == [(24, 24, 12), (12, 0, 0)]
+    page = Page(read(run_dir, "report.html"))
+    assert "script" not in page.tags and "24 of 24" in page.text and "span_f1, macro F1" in page.text
+    assert "| person | 0 of 12 | 0 |" in read(run_dir, "report.md")
+    change(run_dir / "tuned" / "evaluation.json", aggregate={"span_f1": {"micro_f1": 3, "per_type": {"x": 1}}}, parts=7)
+    assert [name for name, _ in write_report(run_dir).scores[2].also] == ["starts_with"]
 
 
 def test_an_answer_that_is_no_label_and_one_that_could_not_be_read_have_columns_of_their_own(run_dir):

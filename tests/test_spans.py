@@ -7,16 +7,20 @@ from dataclasses import replace
 from itertools import cycle, islice
 from pathlib import Path
 
+import pandas
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from rich.console import Console
 
 from slimtune.data import Completion, Example, Message, Score, Tally
+from slimtune.evaluate import evaluate, read_evaluation, write_evaluation
 from slimtune.scorers import get_scorer, gold_completion
 from slimtune.scorers.lcs import lcs_length, lcs_pairs
 from slimtune.scorers.spans import read_spans
+from slimtune.screen import show_evaluation
 from slimtune.tallies import f1
-from slimtune.tasks import get_task
+from slimtune.tasks import Task, get_task
 
 AGREEMENT = json.loads((Path(__file__).parent / "fixtures" / "other_scorers.json").read_text(encoding="utf-8"))
 DATA = Path(os.environ.get("SLIMTUNE_DATA", Path(__file__).parents[2] / "shared" / "data"))
@@ -316,6 +320,41 @@ def test_a_megabyte_of_anything_takes_less_than_a_second(piece):
 @pytest.mark.parametrize("head", ["", "[", f"{REDACTED} "])
 def test_a_megabyte_that_is_cut_off_or_follows_an_answer_does_too(piece, head):
     holds(head + piece * (1_000_000 // len(piece)), "length")
+
+
+# a whole test set
+
+
+def made(answers, rows):
+    task = Task("t", "T", "ner", "", "span_f1", (), tuple(rows), ("span_type_f1", "exact_match"))
+    generate = lambda asked, _: enumerate(map(Completion, answers))  # noqa: E731
+    return evaluate(task, task.test, generate, name="base", label="a list")
+
+
+def test_an_evaluation_sums_what_its_rows_counted_keeps_it_and_shows_it(tmp_path, capsys):
+    rows = [replace(row(), id=str(number), group=str(number // 2)) for number in range(40)]
+    answers = ["nothing" if n % 5 == 0 else said(*ENTITIES[: 1 + n % 5], ("Oslo", "place")).text for n in range(40)]
+    whole = made(answers, rows)
+    counts = summed(score("span_f1", *one) for one in zip(answers, rows, strict=True))
+    block = whole.summary()["aggregate"]["span_f1"]
+    assert block["micro_f1"]["value"] == pytest.approx(measured(counts.values())["f1"]) != whole.score.value
+    assert block["macro_f1"]["value"] == pytest.approx(sum(measured([one])["f1"] for one in counts.values()) / 3)
+    assert block["per_type"]["person"]["support"] == 120 and block["micro_f1"]["groups"] == 20
+    assert set(whole.summary()["aggregate"]) == {"span_f1", "span_type_f1"}
+    write_evaluation(tmp_path / "base", whole)
+    assert read_evaluation(tmp_path / "base") == whole
+    show_evaluation(Console(width=200), whole, tmp_path)
+    shown = capsys.readouterr().out
+    assert "20% unparseable, 0% cut off, 0 unjudged" in shown and "span_type_f1, macro F1 0." in shown
+
+
+def test_an_evaluation_that_an_older_version_wrote_reads_without_counts(tmp_path):
+    whole = made(["[]"] * 4, [replace(row(), id=str(number)) for number in range(4)])
+    write_evaluation(tmp_path / "base", whole)
+    rows = pandas.read_parquet(tmp_path / "base" / "examples.parquet").drop(columns=["counts", "part"])
+    rows.to_parquet(tmp_path / "base" / "examples.parquet", index=False)
+    old = read_evaluation(tmp_path / "base")
+    assert old.score == whole.score and old.summary()["aggregate"] == {} == old.summary()["parts"]
 
 
 # real rows

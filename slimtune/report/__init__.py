@@ -1,6 +1,7 @@
 """One run's report: did tuning help, how sure is that, and what exactly ran.
 
 collect    the run folder, read once; what is missing is listed
+beside     what stands beside a score
 compare    scores, paired differences, the verdict
 rows       single answers worth reading         confusion   which label was taken for which
 facts      memory, time, environment, data      plots       SVG and PNG

@@ -12,6 +12,7 @@ from typing import Any
 from slimtune.errors import UserError
 from slimtune.files import read_json
 from slimtune.recipe import Context
+from slimtune.report.beside import beside, read_interval
 from slimtune.report.text import clean, number
 from slimtune.stats import Interval
 from slimtune.tasks.needle_check import needle_names
@@ -39,7 +40,7 @@ class Answered:
 
 @dataclass(frozen=True)
 class Evaluated:
-    """One model's answers to the test split. `facts` is the rest of evaluation.json."""
+    """One model's answers to the test split. `also`: what stands beside the score. `facts`: evaluation.json."""
 
     name: str
     label: str
@@ -147,12 +148,11 @@ def _evaluation(folder: Path, missing: list[str], optional: Sequence[str]) -> Ev
     rows = _rows(folder / "examples.parquet", missing)
     if not facts and not rows:
         return None
-    score = _interval(facts.get("score"))
+    score = read_interval(facts.get("score"))
     if facts and score is None:
         missing.append(f"{folder.name}/evaluation.json holds no score with an interval")
-    also = {name: found for name, value in section(facts, "also").items() if (found := _interval(value))}
     return Evaluated(
-        folder.name, str(facts.get("label") or NAMES.get(folder.name, folder.name)), score, also, facts, rows
+        folder.name, str(facts.get("label") or NAMES.get(folder.name, folder.name)), score, beside(facts), facts, rows
     )
 
 
@@ -165,13 +165,6 @@ def _needles(run_dir: Path, recipe: Mapping[str, Any], missing: list[str]) -> di
     folders = [run_dir / expected[who][reach] for reach in expected["base"] for who in expected]
     missing += [f"{folder.name}/ is missing: the long-context check" for folder in folders if not folder.is_dir()]
     return {folder.name: found for folder in folders if (found := _evaluation(folder, missing, (folder.name,)))}
-
-
-def _interval(value: Any) -> Interval | None:
-    try:
-        return Interval.from_json(value)
-    except (KeyError, TypeError, ValueError):
-        return None
 
 
 def _rows(path: Path, missing: list[str]) -> tuple[Answered, ...]:

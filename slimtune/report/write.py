@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from slimtune.files import write_bytes, write_json, write_text
 from slimtune.report import facts
+from slimtune.report.beside import TypeRow, type_tables
 from slimtune.report.collect import NAMES, RunFiles, collect, section
 from slimtune.report.compare import Difference, ScoreRow, Verdict, differences, remarks, score_row, verdict
 from slimtune.report.confusion import Confusion, confusion
@@ -92,6 +93,12 @@ def summarise(run: RunFiles, rng: np.random.Generator) -> Report:
     )
 
 
+def _types(run: RunFiles) -> dict[str, tuple[TypeRow, ...]]:
+    """The tuned model's types; the base's where it was not evaluated."""
+    shown = run.evaluations.get("tuned") or run.evaluations.get("base")
+    return type_tables(shown.facts) if shown else {}
+
+
 def _title(run: RunFiles) -> str:
     task = run.data.get("title") or run.data.get("task") or run.recipe.get("task") or run.name
     model = run.model.get("label") or run.model.get("key") or run.recipe.get("model")
@@ -109,6 +116,7 @@ def _values(made: _Made) -> dict[str, Any]:
         "tunability": [one for one in report.differences if one.against in ("base", "few_shot")],
         "rows": made.rows,
         "confusion": made.mixed,
+        "types": _types(run),
         "pictures": {name: Markup(svg) for name, (svg, _) in made.pictures.items()},
         "memory": facts.memory_facts(run),
         "no_memory": "No GPU: not measured." if run.environment else "Not recorded.",
@@ -136,6 +144,7 @@ def _as_json(run: RunFiles, report: Report, rows: Rows, mixed: Confusion | None)
         "needles": [row.as_json() for row in report.needles],
         "rows": rows.as_json(),
         "confusion": mixed.as_json() if mixed else None,
+        "types": {scorer: [row.as_json() for row in rows] for scorer, rows in _types(run).items()},
         "served": {
             name: {key: dict(one.facts[key]) for key in ("served", "judge") if section(one.facts, key)}
             for name, one in run.evaluations.items()
