@@ -63,6 +63,7 @@ def score(name, completion, example):
         ((("Ann", "person"), *ENTITIES[1:]), 0.8, 1.0),
         ((("met Bo Lee in", "person"), ("Rome", "firm")), 0.0, 2 / 7),
         ((("ann lee", "person"), ("Lee Acme", "firm"), ("", "person")), 0.0, 0.0),  # not in the text
+        ((("Lee of Acme met Bo", "person"),), 0.0, 1 / 3),  # over two people: it finds one of them
         ((), 0.0, 0.0),
     ],
 )
