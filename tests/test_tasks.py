@@ -29,8 +29,9 @@ def gold_score(task, example, tool_format):
 
 def check_whole(task):
     rows = (*task.train, *task.test)
-    for tool_format in TOOL_CALL_FORMATS:
-        off = [example for example in rows if gold_score(task, example, tool_format).value != 1.0]
+    scored = rows[::20] if task.kind == "text2sql" else rows  # databases are made for each; test_sql.py takes them all
+    for tool_format in TOOL_CALL_FORMATS if task.kind == "tool_calling" else ("json",):
+        off = [example for example in scored if gold_score(task, example, tool_format).value != 1.0]
         # tags leave the type to the schema, and a few of BFCL's answers break their own
         assert len(off) <= (len(rows) / 200 if tool_format == "qwen_xml" else 0)
     assert {example.messages[0] for example in rows} == {Message("system", task.instruction)}
