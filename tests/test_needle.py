@@ -99,7 +99,9 @@ def test_a_row_that_makes_no_text_is_refused_by_line(tmp_path: Path) -> None:
     (tmp_path / "job.json").write_text('{"kind": "needle"}')
     with pytest.raises(Problems) as refused:
         get_task(tmp_path)
-    assert [problem.where for problem in refused.value.problems] == [f"test.jsonl:{line}" for line in range(2, 7)]
+    assert [problem.where for problem in refused.value.problems] == [
+        f"{tmp_path / 'test.jsonl'}:{line}" for line in range(2, 7)
+    ]
 
 
 # the answer
