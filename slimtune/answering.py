@@ -20,12 +20,12 @@ from slimtune.evaluate import (
     write_evaluation,
 )
 from slimtune.files import DISK_GONE, cache_folder, digest_json, writing
-from slimtune.recipe import Served
+from slimtune.recipe import Recipe, Served
 from slimtune.scorers.judge import PROMPT_SHA256, Judge
 from slimtune.status import Listener
 from slimtune.tasks import Task
 
-SCORES_SCHEMA = 3  # raise it when a change to slimtune changes what a score means
+SCORES_SCHEMA = 4  # raise it when a change to slimtune changes what a score means
 _NOT_IN_A_NAME = re.compile(r"[^a-z0-9.]+")
 _SCORE_FACTS = (
     "versions",
@@ -35,9 +35,15 @@ _SCORE_FACTS = (
     "quantisation",
     "attention",
     "rope",
+    "sampling",
     "template_sha256",
     "cpu_threads",
 )
+
+
+def asked_label(who: str, recipe: Recipe | None) -> str:
+    """Who answers; and how, where the recipe speaks of thoughts."""
+    return who + {"off": "", "on": ", thinking", "mixed": ", not thinking"}[recipe.thinking if recipe else "off"]
 
 
 def answer(

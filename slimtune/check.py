@@ -22,6 +22,7 @@ from slimtune.scorers.judge import judge_misfit
 from slimtune.stats import smallest_detectable_difference
 from slimtune.tasks import Quality, Selection, Task, get_task, inspect_task, task_from_files
 from slimtune.tasks.formats import column_problems
+from slimtune.tasks.mix import mix_thoughts
 
 _DISAGREE = 0.1  # of the test rows: what is assumed where no run has shown it
 _CHARACTERS_PER_TOKEN = 3.0  # for a first plan, before a tokenizer has counted; English text has 4 to 5
@@ -65,8 +66,11 @@ class TokenReport(RowTokens):
 
 
 def read_rows(recipe: Recipe, data_dir: Path | None = None) -> tuple[Task, Quality]:
-    """A recipe's task and what is to be said of its rows. Raises Problems for rows that cannot be read."""
+    """A recipe's task and what is to be said of its rows. Raises Problems for rows that cannot be read, and UserError
+    where `thinking: mixed` has rows of one kind alone."""
     task = _read_task(recipe, data_dir)
+    if recipe.thinking == "mixed":
+        task = mix_thoughts(task, seed=recipe.seed)
     return task, inspect_task(task, allowed_leaks=1.0 if recipe.data.allow_overlap else 0.05)
 
 
@@ -100,6 +104,9 @@ def ready(source: RecipeSource, *, data_dir: Path | None = None, rows: Rows = re
         problems.append(
             Problem(source.where("thinking"), f"{spec.label} has no thinking mode to switch.", "Set it off.")
         )
+    if spec is not None and recipe.thinking_room >= spec.native_context:
+        what = f"leaves no room for a prompt in the {spec.native_context:,} tokens of {spec.label}."
+        problems.append(Problem(source.where("evaluate", "thinking_tokens"), what, "Lower it."))
     if spec is not None and recipe.revision is not None and spec.repo is None:
         problems.append(Problem(source.where("revision"), f"{spec.label} comes from this machine, not from a hub."))
     if task is not None and (misfit := judge_misfit(task.scorer, task.test, there=recipe.judge is not None)):

@@ -59,15 +59,18 @@ class Example:
 
 @dataclass(frozen=True)
 class Completion:
-    """What a model answered. `tool_calls` is None where none could be read from the text, and `unread` says why."""
+    """What a model answered. `tool_calls` is None where none could be read from the text, and `unread` says why.
+    "repetition": it went round in circles and was ended. `thought_begun`: the prompt had opened the thought."""
 
     text: str
-    stopped: Literal["stop", "length"] = "stop"
+    stopped: Literal["stop", "length", "repetition"] = "stop"
     tool_calls: tuple[ToolCall, ...] | None = None
     prompt_tokens: int = 0
     completion_tokens: int = 0
     seconds: float = 0.0
     unread: str = ""
+    thought_begun: bool = False
+    thinking_tokens: int = 0  # of `completion_tokens`, tags included
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ reason is kept; intervals and comparisons are computed from those records and no
 """
 
 import json
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -16,8 +15,9 @@ import numpy as np
 from slimtune.data import Completion, Example, Message, Score, Tally, ToolCall
 from slimtune.errors import UserError
 from slimtune.files import append_line, digest_json, publish_folder, read_json, read_log, write_json
-from slimtune.models.toolcalls import answer_turn, parse_tool_calls, render_tool_calls
-from slimtune.scorers import get_scorer
+from slimtune.models.thoughts import split_thought
+from slimtune.models.toolcalls import answer_turn, render_tool_calls
+from slimtune.scorers import get_scorer, spoken_part
 from slimtune.scorers.judge import JUDGE, Judge
 from slimtune.stats import Interval, score_interval
 from slimtune.tallies import Aggregate, aggregate
@@ -28,7 +28,6 @@ Generate = Callable[[Sequence[Example], int], Iterator[tuple[int, Completion]]]
 
 WITHOUT_OPENINGS = ", without the openings that training shares"  # after a scorer's name, in `also`
 _SEED = 20240726  # of the resampling; the same records always give the same interval
-_THOUGHT = re.compile(r"\A\s*<think>.*?</think>\s*", re.DOTALL)
 _FEW_CLASSES = 16
 
 
@@ -53,6 +52,8 @@ class Record:
     seconds: float
     part: str | None = None  # of the test rows, where they have parts that are worth a score of their own
     counts: dict[str, dict[str, Tally]] = field(default_factory=dict)  # by scorer and type
+    thought: bool = False  # it thought before it answered; an empty thought is none
+    thinking_tokens: int = 0  # of `completion_tokens`
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,9 @@ class Evaluation:
             "unparseable": sum(record.answer is None for record in self.records) / n,
             "unscored": sum(record.score is None for record in self.records),
             "truncated": sum(record.stopped == "length" for record in self.records) / n,
+            "repeated": sum(record.stopped == "repetition" for record in self.records) / n,
+            "thinking": sum(record.thought for record in self.records) / n,
+            "thinking_tokens": sum(record.thinking_tokens for record in self.records),
             "seconds": sum(record.seconds for record in self.records),
             "prompt_tokens": sum(record.prompt_tokens for record in self.records),
             "completion_tokens": sum(record.completion_tokens for record in self.records),
@@ -157,13 +161,14 @@ def evaluate(
             entry = {"prompt": digest, "answerer": answerer, "completion": asdict(completion)}
             append_line(journal, json.dumps(entry))
         on_progress(len(examples) - len(waiting) + done, len(examples))
-    missing = [example.id for example, digest in zip(examples, hashes, strict=True) if digest not in answered]
+    asked = list(zip(examples, hashes, strict=True))
+    missing = [example.id for example, digest in asked if digest not in answered]
     assert not missing, f"{len(missing)} examples were never answered, {missing[0]} first"
-    spoken = [_spoken(answered[digest], example, tool_format) for example, digest in zip(examples, hashes, strict=True)]
+    spoken = [spoken_part(answered[digest], example, tool_format) for example, digest in asked]
     judged = judge(list(zip(spoken, examples, strict=True))) if judge else None
     records = [
         _record(task, example, digest, answered[digest], spoken[place], judged.scores[place] if judged else None)
-        for place, (example, digest) in enumerate(zip(examples, hashes, strict=True))
+        for place, (example, digest) in enumerate(asked)
     ]
     return Evaluation(name, label, task.scorer, few_shot_k, tuple(records), judge=judged.facts if judged else {})
 
@@ -247,23 +252,18 @@ def _absent(value: Any) -> Any:
     return None if isinstance(value, float) and np.isnan(value) else value
 
 
-def _spoken(completion: Completion, example: Example, tool_format: str) -> Completion:
-    """What is scored: the answer without its thought, its calls read unless a server has read them, well or badly."""
-    spoken = replace(completion, text=_THOUGHT.sub("", completion.text))
-    if not isinstance(example.target, str) and spoken.tool_calls is None and not spoken.unread:
-        reading = parse_tool_calls(spoken.text, tool_format, example.tools)
-        return replace(spoken, tool_calls=reading.calls, unread=reading.why)
-    return spoken
-
-
 def _record(
     task: Task, example: Example, digest: str, completion: Completion, spoken: Completion, judged: Score | None
 ) -> Record:
+    split = split_thought(completion.text, begun=completion.thought_begun)
     scores = {name: get_scorer(name)(spoken, example) for name in (task.scorer, *task.also)}
-    score = judged if task.scorer == JUDGE else scores[task.scorer]
-    also = {name: scores[name].value for name in task.also}
-    if judged is not None and task.scorer != JUDGE:
-        also[JUDGE] = judged.value
+    if judged is not None:
+        scores[JUDGE] = judged
+    if not split.closed and completion.tool_calls is None:
+        endless = {"value": 0.0, "answer": None, "why": "its thought never ended"}
+        scores = {name: replace(found, **endless) for name, found in scores.items()}
+    score = scores[task.scorer]
+    also = {name: found.value for name, found in scores.items() if name != task.scorer}
     if task.openings:
         also[f"{task.scorer}{WITHOUT_OPENINGS}"] = None if task.is_opening(example) else score.value
     asked = next((message.content for message in reversed(example.messages) if message.role == "user"), "")
@@ -285,6 +285,8 @@ def _record(
         completion.seconds,
         example.meta.get("part"),
         {scorer: dict(found.counts) for scorer, found in scores.items() if get_scorer(scorer).measures},
+        split.thought is not None,
+        completion.thinking_tokens,
     )
 
 

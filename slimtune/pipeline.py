@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from slimtune.answering import answer, fitting_shots, judging
+from slimtune.answering import answer, asked_label, fitting_shots, judging
 from slimtune.check import Ready, checked_task
 from slimtune.data import Example
 from slimtune.engine import require_training
@@ -133,7 +133,8 @@ def evaluate_target(
     found = find_target(target)
     run, recipe, spec = found.run, found.recipe, found.spec
     task = checked_task(recipe, task_name=task_name, rows=rows, data_dir=data_dir)
-    limit = recipe.evaluate.max_new_tokens if recipe and task_name is None else None
+    own = recipe.evaluate.max_new_tokens if recipe and task_name is None else None
+    limit = own or task.max_new_tokens + (recipe.thinking_room if recipe else 0)
     name = f"{task.name}-{task.digest[:8]}-{few_shot}-shot"
     folder = out or (run / "evaluations" / name if run else Path("runs") / f"{spec.key}-on-{name}")
     journal = folder.with_name(f"{folder.name}.journal")
@@ -143,9 +144,9 @@ def evaluate_target(
     with writing(folder, only=DISK_GONE), _library_output(folder.parent):
         listener.say(f"Loading {spec.label}.")
         shots = choose_shots(task, few_shot, seed=recipe.seed if recipe else 0)
-        opened, room = open_target(found), limit or task.max_new_tokens
-        shots, longest = fitting_shots(opened.renderer, task, shots, room_tokens=opened.usable_tokens - room)
-        loaded = loaded_target(opened, window=longest + room)
+        opened = open_target(found)
+        shots, longest = fitting_shots(opened.renderer, task, shots, room_tokens=opened.usable_tokens - limit)
+        loaded = loaded_target(opened, window=longest + limit)
         asked = recipe.judge if recipe and task_name is None else None
         with judging(asked, journal=journal.with_suffix(".judge"), listener=listener, should_stop=should_stop) as judge:
             evaluation = answer(
@@ -153,7 +154,7 @@ def evaluate_target(
                 task,
                 [with_shots(example, shots) for example in task.test],
                 name=name,
-                label=_label(f"{spec.label}{', tuned' if run else ''}", shots),
+                label=asked_label(_label(f"{spec.label}{', tuned' if run else ''}", shots), recipe),
                 few_shot_k=len(shots),
                 max_new_tokens=limit,
                 journal=journal,
@@ -248,6 +249,7 @@ def loaded_target(opened: Opened, *, window: int) -> Any:
         quantisation=opened.quantisation,
         window=window,
         yarn=opened.yarn,
+        seed=target.recipe.seed if target.recipe else 0,
     )
     if target.run:
         loaded.model = lora.attach_lora(

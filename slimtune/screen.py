@@ -168,12 +168,12 @@ def _show_what_ran(console: Console, folder: Path) -> None:
 
 
 def show_evaluation(console: Console, evaluation: Any, folder: Path) -> None:
-    from slimtune.report.beside import beside
+    from slimtune.report.beside import beside, shares
 
     summary = evaluation.summary()
     console.print(
         f"[bold]{escape(evaluation.label)}[/bold]: {evaluation.scorer} {evaluation.score}, n = {summary['n']}, "
-        f"{summary['unparseable']:.0%} unparseable, {summary['truncated']:.0%} cut off, {summary['unscored']} unjudged"
+        + shares(summary)
     )
     for name, interval in beside(summary).items():
         console.print(f"  {name} {interval}")

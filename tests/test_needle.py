@@ -195,7 +195,7 @@ def test_a_stretched_run_reports_what_it_finds_near_and_far_and_how_to_serve_it(
     assert 1024 < max(tokens[:2]) < 1500 < min(tokens[2:]) and max(tokens[2:]) <= 2048 - 32
     rope = report["environment"]["rope"]
     assert rope["rope_parameters"]["factor"] == 2.0 and rope["length"] == 2048
-    assert json.loads((outcome.folder / "adapter" / "slimtune.json").read_text()) == {"rope": rope}
+    assert json.loads((outcome.folder / "adapter" / "slimtune.json").read_text()) == {"rope": rope, "thinking": "off"}
     page = (outcome.folder / "report.md").read_text(encoding="utf-8")
     assert rope["vllm"] in page and rope["llama_cpp"] in page and "2,048 tokens, by YaRN" in page
     assert "--task needle --rows 2" in page and "base, needle in 2,048 tokens" in page

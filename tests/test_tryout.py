@@ -24,12 +24,12 @@ from slimtune.data import Completion, Example, Message
 from slimtune.engine.generate import _packed, _padded, generate
 from slimtune.engine.stream import Speech, _adapter, _heard, stream
 from slimtune.errors import UserError
+from slimtune.models.thoughts import Thoughts
 from slimtune.pipeline import find_target, loaded_target, open_target, run_recipe
 from slimtune.recipe import read_recipe
 from slimtune.tasks import Selection, get_task
 from slimtune.tryout import Tryout, sample_prompt
 from slimtune.tryout.asks import Ask, read_ask
-from slimtune.tryout.thoughts import Thoughts
 from slimtune.tryout.worker import Model, _Said
 
 torch = pytest.importorskip("torch")
@@ -149,9 +149,9 @@ def test_a_prompt_beyond_the_window_is_refused_and_an_answer_ends_with_it(adapte
     long = [Message("user", "word " * 600)]
     with pytest.raises(UserError, match=r"has 6\d\d tokens.* 512"):
         heard(adapted, long, tuned=True)
-    room = adapted.window - len(adapted.renderer.prompt_ids(rows[0]))
-    _, completion = heard(adapted, rows[0], tuned=False, limit=10_000)
-    assert completion.stopped == "length" and completion.completion_tokens == room
+    _, completion = heard(adapted, [Message("user", "word " * 350)], tuned=False, limit=10_000)
+    assert completion.stopped == "length"
+    assert completion.completion_tokens == adapted.window - completion.prompt_tokens
 
 
 def test_a_base_model_has_no_tuned_side(plain: Any, rows: Any) -> None:

@@ -1,4 +1,5 @@
-"""Greedy answers in batches: rows sorted by length, the model's own stop tokens, the batch halved when it does not fit.
+"""Answers in batches, greedy or drawn: rows sorted by length, the model's own stop tokens, the batch halved when it
+does not fit. An answer that goes round in circles is ended.
 
 On the CPU a batch is one packed row: the prefix that all prompts share is computed and kept once, every example sees it
 and itself only, and an example that has ended is not computed any more. The answers are those of the padded batch.
@@ -6,16 +7,20 @@ and itself only, and an example that has ended is not computed any more. The ans
 
 from unsloth import FastLanguageModel  # noqa: I001  first: it patches what the others import
 import time
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
-from transformers import DynamicCache, StoppingCriteriaList
+from transformers import DynamicCache, LogitsProcessorList, StoppingCriteriaList
 
 from slimtune.data import Completion, Example
+from slimtune.engine.circles import LEAST_TOKENS, Circles, circle_end
 from slimtune.engine.collate import prefix_length
 from slimtune.engine.load import Loaded
 from slimtune.engine.memory import is_out_of_memory, release
+from slimtune.engine.sampling import Draws
 from slimtune.errors import UserError
+from slimtune.models.thoughts import OPEN, split_thought
 from slimtune.plan import SHARED_PREFIX_FAMILIES
 
 _BATCH = {"cpu": 64, "cuda": 128}
@@ -23,7 +28,7 @@ _TOKENS = {"cpu": 4096, "cuda": 131072}  # of prompts at a time; a packed row's 
 
 
 def generate(loaded: Loaded, examples: Sequence[Example], max_new_tokens: int) -> Iterator[tuple[int, Completion]]:
-    """Answer every example greedily; yields (index, completion) as batches finish, longest prompts first."""
+    """Answer every example; yields (index, completion) as batches finish, longest prompts first."""
     prompts = [loaded.renderer.prompt_ids(example) for example in examples]
     if prompts and (longest := max(map(len, prompts)) + max_new_tokens) > loaded.window:
         raise UserError(
@@ -65,9 +70,11 @@ def answer_aloud(
 def _answer(
     loaded: Loaded, prompts: Sequence[Sequence[int]], max_new_tokens: int, heard: Callable[[int], bool] | None = None
 ) -> list[Completion]:
-    began = time.monotonic()
+    began, draws = time.monotonic(), None
+    if sampling := loaded.sampling:
+        draws = Draws(sampling, prompts, tokens=max_new_tokens, seed=loaded.seed)
     with torch.inference_mode():
-        answers = (_packed if _is_packed(loaded) else _padded)(loaded, prompts, max_new_tokens, heard)
+        answers = (_packed if _is_packed(loaded) else _padded)(loaded, prompts, max_new_tokens, heard, draws)
     seconds = (time.monotonic() - began) / len(prompts)
     return [_completion(loaded, prompt, tokens, seconds) for prompt, tokens in zip(prompts, answers, strict=True)]
 
@@ -79,20 +86,45 @@ def _is_packed(loaded: Loaded) -> bool:
 def _completion(loaded: Loaded, prompt: Sequence[int], tokens: list[int], seconds: float) -> Completion:
     stop = next((index for index, token in enumerate(tokens) if token in loaded.renderer.stop_ids), None)
     spoken = tokens if stop is None else tokens[:stop]
-    text = loaded.renderer.tokenizer.decode(spoken, skip_special_tokens=False, clean_up_tokenization_spaces=False)
     ended = "length" if stop is None else "stop"
-    return Completion(text, ended, None, len(prompt), len(spoken) + (stop is not None), seconds)
+    if (circle := circle_end(spoken)) is not None:
+        spoken, stop, ended = spoken[:circle], None, "repetition"
+
+    def decode(tokens: Sequence[int]) -> str:
+        return loaded.renderer.tokenizer.decode(tokens, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+
+    text, begun = decode(spoken), decode(prompt[-4:]).rstrip().endswith(OPEN)
+    split = split_thought(text, begun=begun)
+    thought = 0
+    if split.thought is not None:
+        said = len(text) - len(split.answer)
+        thought = bisect_left(range(len(spoken)), said, key=lambda count: len(decode(spoken[:count])))
+    tokens = len(spoken) + (stop is not None)
+    return Completion(text, ended, None, len(prompt), tokens, seconds, thought_begun=begun, thinking_tokens=thought)
 
 
 def _padded(
-    loaded: Loaded, prompts: Sequence[Sequence[int]], max_new_tokens: int, heard: Callable[[int], bool] | None = None
+    loaded: Loaded,
+    prompts: Sequence[Sequence[int]],
+    max_new_tokens: int,
+    heard: Callable[[int], bool] | None = None,
+    draws: Draws | None = None,
 ) -> list[list[int]]:
     """The model's own generate on [rows, longest] tokens, padded on the left. `heard` is for one row."""
+    pad, width = loaded.renderer.tokenizer.pad_token_id, max(map(len, prompts))
+    circles = Circles(len(prompts))
 
     def told(tokens: torch.Tensor, scores: object) -> torch.Tensor:
         return torch.tensor([heard(int(tokens[0, -1]))], device=tokens.device)
 
-    pad, width = loaded.renderer.tokenizer.pad_token_id, max(map(len, prompts))
+    def circled(tokens: torch.Tensor, scores: object) -> torch.Tensor:
+        return torch.tensor(circles.add(tokens[:, -1].tolist()), device=tokens.device)
+
+    def drawn(tokens: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        chosen = draws.choose(scores, slice(None), tokens.shape[1] - width)
+        return torch.zeros_like(scores).scatter(-1, chosen[:, None], 1.0)  # the drawn word is the likeliest now
+
+    criteria = ([told] if heard else []) + ([circled] if max_new_tokens >= LEAST_TOKENS else [])
     ids = [[pad] * (width - len(prompt)) + list(prompt) for prompt in prompts]
     mask = [[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts]
     output = loaded.model.generate(
@@ -102,7 +134,8 @@ def _padded(
         do_sample=False,
         eos_token_id=sorted(loaded.renderer.stop_ids),
         pad_token_id=pad,
-        stopping_criteria=StoppingCriteriaList([told] if heard else []),
+        stopping_criteria=StoppingCriteriaList(criteria),
+        logits_processor=LogitsProcessorList([drawn] if draws else []),
         temperature=None,
         top_p=None,
         top_k=None,
@@ -113,9 +146,13 @@ def _padded(
 
 
 def _packed(
-    loaded: Loaded, prompts: Sequence[Sequence[int]], max_new_tokens: int, heard: Callable[[int], bool] | None = None
+    loaded: Loaded,
+    prompts: Sequence[Sequence[int]],
+    max_new_tokens: int,
+    heard: Callable[[int], bool] | None = None,
+    draws: Draws | None = None,
 ) -> list[list[int]]:
-    """Greedy decoding of all prompts in one row. `owner` names, for every key in the cache, the example it belongs to;
+    """Decoding of all prompts in one row. `owner` names, for every key in the cache, the example it belongs to;
     -1 is the shared prefix. `heard` is for one prompt."""
     shared = prefix_length(prompts)
     cache = DynamicCache(config=loaded.model.config)
@@ -128,14 +165,16 @@ def _packed(
     places = torch.cat([torch.arange(shared, len(prompt)) for prompt in prompts])
     tokens = torch.tensor([token for suffix in suffixes for token in suffix])
     last = torch.tensor([len(suffix) for suffix in suffixes]).cumsum(0) - 1
-    answers: list[list[int]] = [[] for _ in prompts]
+    answers, circles = [[] for _ in prompts], Circles(len(prompts))
     alive, lengths = torch.arange(len(prompts)), torch.tensor([len(prompt) for prompt in prompts])
-    for _ in range(max_new_tokens):
+    for step in range(max_new_tokens):
         owner = torch.cat([owner, rows])
-        said = _next_tokens(loaded, cache, tokens, places, rows, owner, last)
+        logits = _next_logits(loaded, cache, tokens, places, rows, owner, last)
+        said = draws.choose(logits, alive.tolist(), step) if draws else logits.argmax(dim=-1)
         for row, token in zip(alive.tolist(), said.tolist(), strict=True):
             answers[row].append(token)
-        going = torch.tensor([token not in loaded.renderer.stop_ids for token in said.tolist()])
+        circled = torch.from_numpy(circles.add(said.tolist(), alive.tolist()))
+        going = torch.tensor([token not in loaded.renderer.stop_ids for token in said.tolist()]) & ~circled
         alive, tokens = alive[going], said[going]
         if (heard and heard(int(said[0]))) or not len(alive):
             break
@@ -144,7 +183,7 @@ def _packed(
     return answers
 
 
-def _next_tokens(
+def _next_logits(
     loaded: Loaded,
     cache: DynamicCache,
     tokens: torch.Tensor,
@@ -153,7 +192,7 @@ def _next_tokens(
     owner: torch.Tensor,
     last: torch.Tensor,
 ) -> torch.Tensor:
-    """The likeliest next token after each query in `last`. tokens, places (positions) and rows are [queries]; owner is
+    """The logits [last, words] after each query in `last`. tokens, places (positions) and rows are [queries]; owner is
     [keys], the queries' own among them, in order."""
     mine = (owner[None, :] == -1) | (owner[None, :] == rows[:, None])
     before = torch.arange(len(owner))[None, :] <= torch.arange(len(owner) - len(rows), len(owner))[:, None]
@@ -165,4 +204,4 @@ def _next_tokens(
         use_cache=True,
         logits_to_keep=last,
     ).logits
-    return logits[0].argmax(dim=-1)
+    return logits[0]

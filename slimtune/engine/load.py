@@ -4,7 +4,7 @@ import unsloth  # noqa: I001  first: it patches what the others import
 import importlib.metadata
 import platform
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from slimtune.errors import UserError
 from slimtune.files import read_json
 from slimtune.gpus import GpuSpec, detect_gpu
 from slimtune.models import ModelSpec
+from slimtune.models.spec import Sampling
 from slimtune.plan import Yarn, usable_tokens
 from slimtune.plan.context import setting
 
@@ -47,6 +48,12 @@ class Loaded:
     quantisation: str
     window: int  # tokens of prompt and answer it was loaded for
     rope: Mapping[str, Any]  # its positions, as read back from it (plan/context.py: `setting`)
+    seed: int = 0  # of answers that are drawn
+
+    @property
+    def sampling(self) -> Sampling | None:
+        """How answers are drawn; None: greedily."""
+        return self.spec.sampling(self.renderer.thinking)
 
     @property
     def device(self) -> torch.device:
@@ -72,6 +79,7 @@ def load_model(
     yarn: Yarn | None = None,
     tiled_mlp: bool = False,
     offload_embedding: bool = False,
+    seed: int = 0,
 ) -> Loaded:
     """Load a base model for rows and prompts of up to `window` tokens, answers included: Unsloth cuts what is longer
     without a word, and stretches positions linearly beyond the native context, so that is refused. `yarn` stretches
@@ -95,7 +103,7 @@ def load_model(
         **({"config": config} if yarn else {}),
     )
     positions = setting(yarn, rope.check_rope(model, config))
-    return Loaded(model, renderer, spec, source, precision, quantisation, window, positions)
+    return Loaded(model, renderer, spec, source, precision, quantisation, window, positions, seed)
 
 
 def _weights_dtype(precision: str) -> torch.dtype:
@@ -139,6 +147,8 @@ def describe(loaded: Loaded) -> dict[str, Any]:
         "quantisation": loaded.quantisation,
         "attention": _attention(loaded.model) if cuda else "PyTorch SDPA",
         "rope": loaded.rope,
+        "thinking": loaded.renderer.thinking,
+        "sampling": asdict(loaded.sampling) | {"seed": loaded.seed} if loaded.sampling else "greedy",
         "template_sha256": loaded.renderer.template_sha256,
         "platform": platform.platform(),
         "cpu_threads": torch.get_num_threads(),

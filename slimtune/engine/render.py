@@ -56,9 +56,13 @@ class Renderer:
         return digest_bytes(str(self.tokenizer.chat_template).encode())
 
     def prompt(self, example: Example) -> str:
-        """The chat up to where the answer begins. Raises RowError where the template refuses the chat, or leaves tools
-        or calls out of it."""
-        text = self._text(example, [_as_dict(message) for message in example.messages], answered=False)
+        """The chat up to where the answer begins, as a model is asked: in `mixed` without a thought, whatever the row
+        carries. Raises RowError where the template refuses the chat, or leaves tools or calls out of it."""
+        return self._prompt(example, thinks=self.thinking == "on")
+
+    def _prompt(self, example: Example, *, thinks: bool) -> str:
+        turns = [_as_dict(message) for message in example.messages]
+        text = self._text(example, turns, answered=False, thinks=thinks)
         if missing := [name for name in _called(example) if name not in text]:
             raise RowError(
                 example,
@@ -76,9 +80,10 @@ class Renderer:
     def encode(self, example: Example) -> Encoded:
         """Prompt and answer of one training row. Raises RowError where the template does not write the answer after
         the prompt, does not close it with a stop token, or writes calls that are not read back as they were."""
-        prompt = self.prompt(example)
+        thinks = self._thinks(example)
+        prompt = self._prompt(example, thinks=thinks)
         turns = [*map(_as_dict, example.messages), self._answer(example)]
-        full = self._text(example, turns, answered=True)
+        full = self._text(example, turns, answered=True, thinks=thinks)
         if not full.startswith(prompt):
             raise RowError(
                 example,
@@ -92,7 +97,7 @@ class Renderer:
     def stop_words(self) -> list[str]:
         return [self.tokenizer.decode([token]) for token in sorted(self.stop_ids)]
 
-    def _text(self, example: Example, turns: Sequence[Mapping[str, Any]], *, answered: bool) -> str:
+    def _text(self, example: Example, turns: Sequence[Mapping[str, Any]], *, answered: bool, thinks: bool) -> str:
         """A chat as the template writes it; one that is not answered goes on to where the answer begins."""
         try:
             return self.tokenizer.apply_chat_template(
@@ -101,7 +106,7 @@ class Renderer:
                 tokenize=False,
                 add_generation_prompt=not answered,
                 strftime_now=_PINNED.strftime,
-                **({"enable_thinking": self._thinks(example)} if self._hybrid else {}),
+                **({"enable_thinking": thinks} if self._hybrid else {}),
             )
         except (TemplateError, TypeError) as error:
             part = "answer" if answered else "chat"
@@ -157,6 +162,7 @@ class Renderer:
         return self.spec.thinking == "hybrid"
 
     def _thinks(self, example: Example) -> bool:
+        """Whether a training row thinks."""
         return self.thinking == "on" or (self.thinking == "mixed" and "reasoning" in example.meta)
 
 

@@ -7,7 +7,15 @@ counts it once. No recipe beyond 262,144 tokens was found for the 4B 2507 model;
 
 from dataclasses import replace
 
-from slimtune.models.spec import ATTENTION_LORA_REGEX, CONFIGS, DENSE_LORA_REGEX, Extension, Family, ModelSpec
+from slimtune.models.spec import (
+    ATTENTION_LORA_REGEX,
+    CONFIGS,
+    DENSE_LORA_REGEX,
+    Extension,
+    Family,
+    ModelSpec,
+    Sampling,
+)
 
 QWEN3 = Family(
     name="qwen3",
@@ -17,6 +25,8 @@ QWEN3 = Family(
     tool_call_format="hermes",
     stop_token="<|im_end|>",
     pad_token="<|endoftext|>",
+    # the model card's, with "do not use greedy decoding" for thinking: it repeats itself without end
+    thinking_sampling=Sampling(temperature=0.6, top_p=0.95, top_k=20, min_p=0.0),
     pitfalls=(
         "The template thinks by default: pass enable_thinking=False, in training and in evaluation alike.",
         "Earlier assistant turns are rendered without their <think> block, the last one with it, even when empty.",

@@ -36,6 +36,16 @@ class Extension:
 
 
 @dataclass(frozen=True)
+class Sampling:
+    """How tokens are drawn, as a vendor advises it."""
+
+    temperature: float
+    top_p: float
+    top_k: int
+    min_p: float
+
+
+@dataclass(frozen=True)
 class Family:
     """What every size of a family shares."""
 
@@ -48,6 +58,7 @@ class Family:
     pad_token: str | None  # never the stop token: masking the pads would take the stop out of the loss
     chat_template: str | None = None  # the Jinja text, or what goes before the tokenizer's own; None: its own alone
     replaces: str = ""  # what stands in the tokenizer's own template where `chat_template` may take its place
+    thinking_sampling: Sampling | None = None  # None: greedy, as every answer without a thought is
     fp16_ok: bool = True  # False: Unsloth trains it in fp32 on a card without bf16 (its FORCE_FLOAT32 list)
     fast_path: bool = True  # Unsloth's hand-written kernels; False: its generic compiled path
     untrainable: str = ""  # the sentence that says why its models are planned for and not trained
@@ -125,6 +136,10 @@ class ModelSpec:
     @property
     def thinking(self) -> Thinking:
         return self.traits.thinking
+
+    def sampling(self, thinking: str) -> Sampling | None:
+        """How answers are drawn in a thinking mode of a recipe; None: greedily. In `mixed` no answer thinks."""
+        return self.traits.thinking_sampling if thinking == "on" else None
 
     @property
     def tool_call_format(self) -> ToolCallFormat:

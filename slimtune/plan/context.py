@@ -21,7 +21,7 @@ from slimtune.plan.memory import answering_gib
 from slimtune.plan.planner import Plan
 from slimtune.recipe import Context
 
-SETTING = "slimtune.json"  # beside an adapter: {"rope": what `setting` gives}
+SETTING = "slimtune.json"  # beside an adapter: {"rope": what `setting` gives, "thinking": the recipe's}
 _LAYOUT = ("rope_theta", "partial_rotary_factor", "mrope_section", "mrope_interleaved")
 
 

@@ -96,7 +96,9 @@ class Evaluate(Section):
     few_shot: int = Field(3, ge=0, le=1000)
     """Training examples in the few-shot prompt; with few classes, at least one of each. 0 leaves that score out."""
     max_new_tokens: int | None = Field(None, ge=1)
-    """Longest answer; the task's own limit where it is not given."""
+    """Longest answer, thought included; where it is not given, the task's own limit, and room to think."""
+    thinking_tokens: int = Field(4096, ge=1)
+    """That room, with `thinking: on`."""
 
 
 class Context(Section):
@@ -204,13 +206,14 @@ class Recipe(Section):
     context: Context = Context()
     """A number of tokens, or {length, method}."""
     thinking: Literal["off", "on", "mixed"] = "off"
-    """For models with a thinking mode; `mixed` thinks in rows that carry reasoning."""
+    """For models with a thinking mode; `mixed` learns three rows that carry reasoning with one that does not, and is
+    scored without a thought."""
     teacher: Teacher | None = None
     """A served model that answers the same test rows, to be compared with."""
     judge: Judge | None = None
     """A served model that says whether texts are right: the score where the scorer is `judge`, else beside it."""
     seed: int = Field(17, ge=0)
-    """Of the choice of rows, their order, and the adapter's first weights."""
+    """Of the choice of rows, their order, the adapter's first weights, and answers that are drawn."""
 
     @field_validator("context", mode="before")
     @classmethod
@@ -248,6 +251,11 @@ class Recipe(Section):
     def as_json(self) -> dict[str, Any]:
         absent = {name for name in ("teacher", "judge") if getattr(self, name) is None}
         return self.model_dump(mode="json", exclude=absent)
+
+    @property
+    def thinking_room(self) -> int:
+        """Tokens that an answer's thought may take."""
+        return self.evaluate.thinking_tokens if self.thinking == "on" else 0
 
     @property
     def digest(self) -> str:

@@ -36,6 +36,14 @@ def beside(facts: Mapping[str, Any]) -> dict[str, Interval]:
     return {name: found for name, value in named.items() if (found := read_interval(value))}
 
 
+def shares(summary: Mapping[str, Any]) -> str:
+    """How many answers were none, in words; circles and thoughts where there were any."""
+    text = f"{summary['unparseable']:.0%} unparseable, {summary['truncated']:.0%} cut off"
+    for key, words in (("repeated", "in circles"), ("thinking", "thought first")):
+        text += f", {summary[key]:.0%} {words}" if summary[key] else ""
+    return f"{text}, {summary['unscored']} unjudged"
+
+
 def type_tables(facts: Mapping[str, Any]) -> dict[str, tuple[TypeRow, ...]]:
     """For each scorer that counts, its types, the commonest first."""
     tables = {

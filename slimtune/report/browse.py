@@ -34,7 +34,7 @@ FILTERS: Mapping[str, Callable[[Pair], bool]] = {
     "Tuned is wrong": lambda pair: pair[1].score is not None and pair[1].score < 1,
     "Tuned is right": lambda pair: pair[1].score == 1,
     "Not readable": lambda pair: pair[1].answer is None,
-    "Cut off": lambda pair: pair[1].stopped == "length",
+    "Cut off": lambda pair: pair[1].stopped in ("length", "repetition"),
     "Not judged": lambda pair: pair[1].score is None,
 }
 

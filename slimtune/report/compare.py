@@ -29,10 +29,18 @@ class ScoreRow:
     n: int | None
     unparseable: float | None
     truncated: float | None
+    repeated: float | None
+    thinking: float | None
+    thinking_tokens: int | None
     unscored: int | None
     seconds: float | None
     prompt_tokens: int | None
     completion_tokens: int | None
+
+    @property
+    def thought_tokens(self) -> int:
+        """The mean length of a thought."""
+        return round((self.thinking_tokens or 0) / ((self.thinking or 0) * (self.n or 0) or 1))
 
     def as_json(self) -> dict[str, Any]:
         also = {name: interval.as_json() for name, interval in self.also}
@@ -81,6 +89,9 @@ def score_row(evaluated: Evaluated) -> ScoreRow:
         n=counts["n"],
         unparseable=counts["unparseable"],
         truncated=counts["truncated"],
+        repeated=counts["repeated"],
+        thinking=counts["thinking"],
+        thinking_tokens=counts["thinking_tokens"],
         unscored=counts["unscored"],
         seconds=counts["seconds"],
         prompt_tokens=counts["prompt_tokens"],
@@ -88,7 +99,18 @@ def score_row(evaluated: Evaluated) -> ScoreRow:
     )
 
 
-_COUNTS = ("n", "unparseable", "truncated", "unscored", "seconds", "prompt_tokens", "completion_tokens")
+_COUNTS = (
+    "n",
+    "unparseable",
+    "truncated",
+    "repeated",
+    "thinking",
+    "thinking_tokens",
+    "unscored",
+    "seconds",
+    "prompt_tokens",
+    "completion_tokens",
+)
 
 
 def pairs(before: Evaluated, after: Evaluated) -> list[tuple[Answered, Answered]]:

@@ -5,11 +5,12 @@ the reason; None is for our own failures, such as a judge that is away.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from slimtune.data import Completion, Example, Score
 from slimtune.errors import unknown_name
-from slimtune.models.toolcalls import render_tool_calls
+from slimtune.models.thoughts import split_thought
+from slimtune.models.toolcalls import parse_tool_calls, render_tool_calls
 from slimtune.scorers.bfcl import bfcl_ast
 from slimtune.scorers.exact import exact_match, exact_match_normalised, six_digit_code
 from slimtune.scorers.judge import JUDGE, unjudged
@@ -19,7 +20,7 @@ from slimtune.scorers.spans import span_f1, span_type_f1
 from slimtune.scorers.sql import sql_execution
 from slimtune.scorers.tools import binary_tool_call, staged_tool_call, tool_call_equivalence
 
-__all__ = ["SCORERS", "Scorer", "get_scorer", "gold_completion"]
+__all__ = ["SCORERS", "Scorer", "get_scorer", "gold_completion", "spoken_part"]
 
 
 @dataclass(frozen=True)
@@ -114,6 +115,15 @@ def get_scorer(name: str) -> Scorer:
     if name not in SCORERS:
         raise unknown_name("scorer", name, SCORERS)
     return SCORERS[name]
+
+
+def spoken_part(completion: Completion, example: Example, tool_format: str) -> Completion:
+    """What is scored: the answer without its thought, its calls read unless a server has read them, well or badly."""
+    spoken = replace(completion, text=split_thought(completion.text, begun=completion.thought_begun).answer)
+    if not isinstance(example.target, str) and spoken.tool_calls is None and not spoken.unread:
+        reading = parse_tool_calls(spoken.text, tool_format, example.tools)
+        return replace(spoken, tool_calls=reading.calls, unread=reading.why)
+    return spoken
 
 
 def gold_completion(example: Example, *, tool_format: str = "hermes") -> Completion:

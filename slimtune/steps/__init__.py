@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from slimtune.answering import answer, judging, score_cache
+from slimtune.answering import answer, asked_label, judging, score_cache
 from slimtune.check import Ready
 from slimtune.data import Example
 from slimtune.evaluate import Evaluation, read_evaluation, with_shots, write_evaluation
@@ -120,7 +120,7 @@ class Steps:
         names, tasks = needle_names(self.recipe.context, who), {}
         if any(damage(self.run.folder / name) for name in names.values()):
             loaded = self.bench.loaded() if who == "base" else self.bench.attached()
-            room = self.recipe.evaluate.max_new_tokens or 0
+            room = self.recipe.evaluate.max_new_tokens or self.recipe.thinking_room
             tasks = needle_checks(self.recipe.context, lambda text: len(loaded.renderer.ids(text)), answer_tokens=room)
         for reach, name in names.items():
             task = tasks.get(reach, self.task)  # whole: read, not asked
@@ -150,7 +150,7 @@ class Steps:
                     task,
                     examples,
                     name=name,
-                    label=label,
+                    label=asked_label(label, self.recipe),
                     few_shot_k=few_shot_k,
                     max_new_tokens=limit,
                     journal=journal,
@@ -176,7 +176,7 @@ class Steps:
         self.bench.model.model.save_pretrained(out)
         (out / "README.md").unlink(missing_ok=True)  # PEFT's form to be filled in, which names that place too
         self.bench.model.renderer.tokenizer.save_pretrained(out)
-        write_json(out / SETTING, {"rope": self.bench.model.rope})
+        write_json(out / SETTING, {"rope": self.bench.model.rope, "thinking": self.recipe.thinking})
 
     def _adapter_sha256(self) -> str:
         return digest_file(self.run.folder / "adapter" / "adapter_model.safetensors")

@@ -29,7 +29,7 @@ class Bench:
         self.prepared, self.recipe, self.task, self.run = prepared, prepared.recipe, prepared.task, run
         self.listener = listener
         self.as_gpu, self.gpu = as_gpu, as_gpu or detect_gpu()
-        self.limit = self.recipe.evaluate.max_new_tokens or self.task.max_new_tokens
+        self.limit = self.recipe.evaluate.max_new_tokens or self.task.max_new_tokens + self.recipe.thinking_room
         self.yarn = yarn_for(prepared.spec, self.recipe.context)
         self.plan = self._planned()  # refuses what cannot fit, before any download
         self.shots: Sequence[Example] = ()
@@ -70,6 +70,7 @@ class Bench:
             yarn=self.yarn,
             tiled_mlp=self.plan.tiled_mlp,
             offload_embedding=self.plan.offload_embedding,
+            seed=self.recipe.seed,
         )
         write_json(self.run.folder / "plan.json", self.plan.as_json())
         facts = load.describe(self.model)

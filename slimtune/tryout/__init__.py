@@ -12,8 +12,9 @@ and writes
     {"event": "ready", "label", "sides", "tools", "window"}
     {"event": "failed", "text"}                          it could not load, and ends with the error's exit code
     {"event": "piece", "ask", "side", "text"}            with "thinking": true inside a thought
-    {"event": "end", "ask", "side", "stopped": "stop"|"length"|"cancelled", "prompt_tokens", "tokens", "seconds",
-     "tool_calls": [{"name", "arguments"}] or null, "unread": why a call could not be read, "thinking": text or null}
+    {"event": "end", "ask", "side", "stopped": "stop"|"length"|"repetition"|"cancelled", "prompt_tokens", "tokens",
+     "seconds", "tool_calls": [{"name", "arguments"}] or null, "unread": why a call could not be read,
+     "thinking": text or null}
     {"event": "error", "ask", "text"}                    it cannot be asked; the worker lives on
 
 An ask is over with its `error`, or with an `end` for each of its sides, base before tuned. The worker ends with its

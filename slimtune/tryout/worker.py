@@ -12,10 +12,10 @@ from slimtune.data import Completion
 from slimtune.engine import require_training
 from slimtune.engine.render import RowError
 from slimtune.errors import SlimtuneError, UserError
+from slimtune.models.thoughts import OPEN, Thoughts
 from slimtune.models.toolcalls import attempts_tool_call, parse_tool_calls
 from slimtune.pipeline import find_target, loaded_target, open_target
 from slimtune.tryout.asks import SIDES, Ask, Inbox, Put
-from slimtune.tryout.thoughts import OPEN, Thoughts
 
 _WINDOW_TOKENS = 8192  # of prompt and answer, where the model can do more than it was trained for
 _BUG = "slimtune hit a bug of its own ({kind}). Please report the lines above with what `slimtune doctor` prints."
