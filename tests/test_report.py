@@ -420,6 +420,18 @@ def test_measures_of_all_rows_parts_and_types_stand_beside_the_score(run_dir):
     assert [name for name, _ in write_report(run_dir).scores[2].also] == ["starts_with"]
 
 
+def test_thoughts_and_circles_are_told_below_the_scores_where_there_were_any(run_dir):
+    write_report(run_dir)
+    assert "in circles" not in read(run_dir, "report.md") + read(run_dir, "report.html")
+    change(run_dir / "tuned" / "evaluation.json", repeated=0.05, thinking=0.5, thinking_tokens=36_000)
+    report = write_report(run_dir)
+    for name in ("report.md", "report.html"):
+        said = read(run_dir, name)
+        assert "50.0% of the answers began with a thought, of 300 tokens on average." in said
+        assert "5.0% of the answers went round in circles and were ended." in said
+    assert [row.thought_tokens for row in report.scores if row.name == "tuned"] == [300]
+
+
 def test_an_answer_that_is_no_label_and_one_that_could_not_be_read_have_columns_of_their_own(run_dir):
     rows = pandas.read_parquet(run_dir / "tuned" / "examples.parquet").to_dict("records")
     rows[0].update(score=0.0, answer="something else")

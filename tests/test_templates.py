@@ -236,6 +236,8 @@ def test_qwen3_thinks_where_the_row_does_when_thinking_is_mixed(renderer_of):
     mixed, on, off = (renderer_of("qwen3", thinking=thinking) for thinking in ("mixed", "on", "off"))
     assert mixed.encode(THOUGHT) == on.encode(THOUGHT)
     assert mixed.encode(TURNS) == off.encode(TURNS)
+    assert mixed.prompt(THOUGHT) == off.prompt(THOUGHT), "a model that learned both is asked without a thought"
+    assert on.prompt(THOUGHT) != off.prompt(THOUGHT)
 
 
 def test_qwen3_calls_tools_after_a_thought(renderer_of):
