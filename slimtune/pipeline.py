@@ -143,8 +143,7 @@ def evaluate_target(
         folder.parent.mkdir(parents=True, exist_ok=True)
     with writing(folder, only=DISK_GONE), _library_output(folder.parent):
         listener.say(f"Loading {spec.label}.")
-        shots = choose_shots(task, few_shot, seed=recipe.seed if recipe else 0)
-        opened = open_target(found)
+        opened, shots = open_target(found), choose_shots(task, few_shot, seed=recipe.seed if recipe else 0)
         shots, longest = fitting_shots(opened.renderer, task, shots, room_tokens=opened.usable_tokens - limit)
         loaded = loaded_target(opened, window=longest + limit)
         asked = recipe.judge if recipe and task_name is None else None
