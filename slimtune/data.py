@@ -72,6 +72,11 @@ class Completion:
     thought_begun: bool = False
     thinking_tokens: int = 0  # of `completion_tokens`, tags included
 
+    @property
+    def cut_off(self) -> bool:
+        """Whether it was ended before it had ended itself."""
+        return self.stopped != "stop"
+
 
 @dataclass(frozen=True)
 class Tally:

@@ -260,34 +260,24 @@ def _record(
     if judged is not None:
         scores[JUDGE] = judged
     if not split.closed and completion.tool_calls is None:
-        endless = {"value": 0.0, "answer": None, "why": "its thought never ended"}
-        scores = {name: replace(found, **endless) for name, found in scores.items()}
+        scores = {name: _endless(found) for name, found in scores.items()}
     score = scores[task.scorer]
     also = {name: found.value for name, found in scores.items() if name != task.scorer}
     if task.openings:
         also[f"{task.scorer}{WITHOUT_OPENINGS}"] = None if task.is_opening(example) else score.value
     asked = next((message.content for message in reversed(example.messages) if message.role == "user"), "")
+    counts = {scorer: dict(found.counts) for scorer, found in scores.items() if get_scorer(scorer).measures}
     return Record(
-        example.id,
-        example.cluster,
-        digest,
-        asked,
-        target_text(example),
-        example.target if task.labels else None,
-        completion.text,
-        score.answer,
-        score.value,
-        also,
-        score.why,
-        completion.stopped,
-        completion.prompt_tokens,
-        completion.completion_tokens,
-        completion.seconds,
-        example.meta.get("part"),
-        {scorer: dict(found.counts) for scorer, found in scores.items() if get_scorer(scorer).measures},
-        split.thought is not None,
+        example.id, example.cluster, digest, asked, target_text(example), example.target if task.labels else None,
+        completion.text, score.answer, score.value, also, score.why, completion.stopped, completion.prompt_tokens,
+        completion.completion_tokens, completion.seconds, example.meta.get("part"), counts, split.thought is not None,
         completion.thinking_tokens,
-    )
+    )  # fmt: skip
+
+
+def _endless(score: Score) -> Score:
+    """Of an answer whose thought never ended: wrong, even where silence is right. What cannot be judged stays so."""
+    return replace(score, value=None if score.value is None else 0.0, answer=None, why="its thought never ended")
 
 
 def _read_journal(path: Path | None, answerer: str) -> dict[str, Completion]:

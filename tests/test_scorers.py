@@ -130,7 +130,7 @@ def test_squad_scores_are_those_of_the_official_script(text, answers, em, f1):
 
 def test_an_empty_answer_is_unreadable_and_a_cut_one_says_so():
     assert score("squad_em", Completion("  "), answered("x")) == Score(0.0, None, "empty answer")
-    assert "token limit" in score("squad_f1", Completion("x y", stopped="length"), answered("x")).why
+    assert "cut off" in score("squad_f1", Completion("x y", stopped="length"), answered("x")).why
 
 
 PAY = ToolCall("transfer", {"amount": 10})

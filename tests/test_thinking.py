@@ -52,6 +52,21 @@ def test_a_thought_without_an_end_is_no_answer_in_any_task_even_where_silence_is
     assert made.summary()["unparseable"] == made.summary()["truncated"] == made.summary()["thinking"] == 1.0
 
 
+def test_an_item_that_cannot_be_judged_stays_so_whatever_the_thought() -> None:
+    task, examples = rows("text2sql", 2)
+    one_invalid = [replace(examples[0], target="SELECT no_such_column FROM nowhere"), examples[1]]
+    made = scored(task, one_invalid, answering(lambda example: Completion("<think>is it", "length")))
+    assert [record.score for record in made.records] == [None, 0.0] and made.summary()["unscored"] == 1
+
+
+@pytest.mark.parametrize("name", ["banking77", "squad2_open_book", "voice_banking", "wnut17_ner", "pii_redaction"])
+def test_an_answer_that_went_round_in_circles_is_called_cut_off_by_every_scorer(name: str) -> None:
+    task, examples = rows(name, 2)
+    made = scored(task, examples, answering(lambda example: Completion("a b " * 100, "repetition")))
+    assert all(one.score == 0.0 or name == "squad2_open_book" for one in made.records)
+    assert all("cut off" in one.why for one in made.records)
+
+
 def test_a_thought_that_the_prompt_began_is_taken_off() -> None:
     task, examples = rows("banking77", 3)
     begun = scored(task, examples, answering(lambda e: Completion(f"hm</think>{e.target}", thought_begun=True)))

@@ -49,6 +49,6 @@ def normalise_label(text: str) -> str:
 
 
 def _unreadable(completion: Completion, answer: str, labels: int) -> str:
-    if completion.stopped != "stop":
+    if completion.cut_off:
         return "cut off before it was an answer"
     return f"not one of the {labels} labels" if answer and labels else "empty answer"

@@ -135,7 +135,7 @@ def question(completion: Completion, example: Example) -> Example:
 def read_verdict(completion: Completion, answer: str) -> Score:
     """The score in a judge's reply: exactly one verdict, on the last line. Anything else is unscored."""
     text = split_thought(completion.text).answer.strip()
-    if completion.stopped == "length":
+    if completion.cut_off:
         return Score(None, answer, "the judge was cut off")
     verdicts = list(_VERDICT.finditer(text))
     if len(verdicts) != 1:

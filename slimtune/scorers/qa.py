@@ -82,7 +82,7 @@ def _score(
     completion: Completion, example: Example, likeness: Callable[[str, str], float], accepted: tuple[str, ...]
 ) -> Score:
     answer = completion.text.strip()
-    cut = "cut off by the token limit" if completion.stopped == "length" else ""
+    cut = "cut off before its end" if completion.cut_off else ""
     if example.meta.get("part") == NO_ANSWER:
         right = not cut and normalise_answer(answer) in _NOTHING
         return Score(float(right), answer, cut or ("" if right else "the text has no answer to this"))

@@ -68,7 +68,7 @@ class _Laid:
         self.wanted, self.made = self._placeholders(self.gold), self._placeholders(self.said)
         self.stay = len(self.gold) - len(self.wanted)
         self.kept = sum(place not in self.wanted for place in self.pairs) / self.stay if self.stay else 1.0
-        self.cut = completion.stopped == "length"
+        self.cut = completion.cut_off
 
     def _placeholders(self, pieces: Sequence[str]) -> dict[int, str]:
         """Place -> type. What stands in brackets in the source is text, not a placeholder."""
@@ -134,7 +134,7 @@ class _Laid:
             f"leaked: {listed(leaked)}" if (leaked := self.leaked) else "",
             f"too many: {', '.join(f'[{name}]' for name in [*extra][:5])}" if extra else "",
             f"{gone} of the {self.stay} words that should stay are gone" if gone else "",
-            "cut off by the token limit" if self.cut else "",
+            "cut off before its end" if self.cut else "",
         ]
         return "; ".join(part for part in parts if part)
 

@@ -77,7 +77,7 @@ def _scored(
     try:
         said = Counter(read_spans(completion.text))
     except ValueError as error:
-        why = "cut off before the list was whole" if completion.stopped == "length" else f"the answer {error}"
+        why = "cut off before the list was whole" if completion.cut_off else f"the answer {error}"
         return Score(0.0, None, why, by_type((), (), (name for _, name in gold.elements())))
     found, made_up, missed = (_types(side) for side in (match(said), said, gold))
     counts = by_type(found.elements(), (made_up - found).elements(), (missed - found).elements())

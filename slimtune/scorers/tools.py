@@ -57,7 +57,7 @@ def calls_text(calls: Collection[ToolCall]) -> str:
 
 def why_unread(completion: Completion) -> str:
     """Why no call could be read from an answer."""
-    if completion.stopped != "stop":
+    if completion.cut_off:
         return "cut off before the call was whole"
     return f"no tool call could be read: it {completion.unread}" if completion.unread else "no tool call could be read"
 

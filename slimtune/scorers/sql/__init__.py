@@ -31,7 +31,7 @@ def sql_execution(completion: Completion, example: Example) -> Score:
     if not isinstance(schema, str) or not isinstance(gold, str):
         return Score(None, None, "the example has no schema, or no SQL to compare with")
     reading = extract_query(completion.text)
-    cut = "cut off by the token limit; " if completion.stopped == "length" else ""
+    cut = "cut off; " if completion.cut_off else ""
     try:
         databases = judges_for(schema, gold).databases
         why = reading.why if reading.query is None else _wrong(reading.query, databases)
