@@ -173,8 +173,12 @@ def _served(
 
     kind, _, model = target.partition(":")
     if kind != "openai" or not model:
-        if base_url or key_env:
-            raise UserError(f"--base-url is for a served model: slimtune evaluate openai:{target} --base-url URL.")
+        given = (base_url, key_env, max_new_tokens, budget_usd, usd_per_m_input, usd_per_m_output)
+        if any(given):
+            raise UserError(
+                "--base-url, --key-env, --max-new-tokens, the budget and the prices are for a served model: "
+                f"slimtune evaluate openai:{target} --base-url URL."
+            )
         return None
     if not base_url:
         raise UserError(

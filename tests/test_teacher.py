@@ -93,6 +93,7 @@ def test_a_served_model_fills_a_column_from_the_command_line(tmp_path: Path, tas
             None,
             "slimtune evaluate openai:smollm2-135m-embedded --base-url",
         ),
+        ("smollm2-135m-embedded", "", None, 1.0, "the budget and the prices are for a served model"),
         ("openai:big", "http://h/v1", KEY, None, "never the key"),
         ("openai:big", "http://h/v1", None, 1.0, "both prices"),
     ],
