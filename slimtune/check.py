@@ -24,7 +24,6 @@ from slimtune.tasks import Quality, Selection, Task, get_task, inspect_task, tas
 from slimtune.tasks.formats import column_problems
 from slimtune.tasks.mix import mix_thoughts
 
-_DISAGREE = 0.1  # of the test rows: what is assumed where no run has shown it
 _CHARACTERS_PER_TOKEN = 3.0  # for a first plan, before a tokenizer has counted; English text has 4 to 5
 
 
@@ -166,7 +165,7 @@ def plan_of(
 
 def detectable(prepared: Ready) -> float:
     """The smallest difference that the test rows would usually show, where models disagree on a tenth of them."""
-    return smallest_detectable_difference(len(prepared.task.test), discordant_share=_DISAGREE)
+    return smallest_detectable_difference(len(prepared.task.test))
 
 
 def guess_tokens(prepared: Ready) -> RowTokens:

@@ -13,6 +13,7 @@ from slimtune.files import write_text, writing
 from slimtune.stats import smallest_detectable_difference
 from slimtune.tasks import Quality, Task, get_task, inspect_task, task_from_files
 from slimtune.tasks.formats import FORMATS, format_of, read_rows
+from slimtune.wording import detectable_words
 
 MODEL = "smollm2-135m-embedded"  # comes with slimtune's packages, so that the recipe runs as it is written
 _FEW_ROWS = 10  # of a label: fewer are hardly learned
@@ -29,19 +30,17 @@ class NewTask:
     remarks: tuple[str, ...]
 
 
-def new_task(
-    name: str, source: Path, *, columns: Mapping[str, str] | None = None, held_out: float = 0.2, seed: int = 17
-) -> NewTask:
+def new_task(name: str, source: Path, *, columns: Mapping[str, str] | None = None) -> NewTask:
     """Write the folder `name` from a CSV, TSV or JSON Lines file: job.json, train.jsonl, test.jsonl, recipe.yaml.
 
     Rows of one group (a column group, conversation, doc_id...: `columns` maps ours to theirs) and rows that ask the
-    same but for case and punctuation stay on one side; a share `held_out` is for testing, labels in proportion. Raises
-    UserError for a folder that is there or a file that is unclear, and Problems for every bad row.
+    same but for case and punctuation stay on one side; a fifth is for testing, labels in proportion. Raises UserError
+    for a folder that is there or a file that is unclear, and Problems for every bad row.
     """
     folder = Path(name)
     if folder.exists():
         raise UserError(f"{folder} is there already. Choose another name, or move it away.")
-    task = task_from_files(source, columns=columns, held_out=held_out)
+    task = task_from_files(source, columns=columns)
     rows = _rows_by_id(source, columns or {})
     sides = {side: [_row(example, rows, task) for example in getattr(task, side)] for side in ("train", "test")}
 
@@ -127,11 +126,8 @@ def _remarks(task: Task, quality: Quality, source: Path, folder: Path) -> list[s
     longest = max((*task.train, *task.test), key=lambda row: sum(len(turn.content) for turn in row.messages))
     length = sum(len(turn.content) for turn in longest.messages)
     found.append(f"The longest row has {length:,} characters with its instruction ({longest.id}).")
-    smallest = smallest_detectable_difference(len(task.test))
-    found.append(
-        f"{len(task.test):,} test rows: two models have to be {smallest * 100:.1f} points apart for the difference to "
-        "be found (four times in five, where they disagree on a tenth of the rows). More rows show smaller ones."
-    )
+    n = len(task.test)
+    found.append(f"{detectable_words(n, smallest_detectable_difference(n))} More rows show smaller ones.")
     return [*found, *map(str, (*quality.errors, *quality.warnings))]
 
 

@@ -13,7 +13,7 @@ from rich.text import Text
 from slimtune.forecast import BATCH, EPOCHS, EXAMPLES, RANK, ROW_TOKENS, Forecast, Line
 from slimtune.gpus import PRICES_AS_OF
 from slimtune.plan.memory import constants
-from slimtune.wording import counted, weights
+from slimtune.wording import counted, detectable_words, weights
 
 _COARSE = 0.1  # a difference that most tunings do not reach
 
@@ -148,17 +148,6 @@ def show_ready(console: Console, test_rows: int, difference: float) -> None:
         console.print(f"{words}\n[green]Ready to run.[/green]")
     else:
         console.print(f"[yellow]Ready to run, but the result will say little:[/yellow] {words}")
-
-
-def detectable_words(rows: int, difference: float) -> str:
-    """How small a difference so many test rows find."""
-    shown, alone = counted(rows, "test row"), rows == 1
-    if difference >= 1:
-        return f"{shown} {'is' if alone else 'are'} too few to find any difference."
-    return (
-        f"{shown} {'finds' if alone else 'find'} a difference of {difference:.3f} or more (paired, 80% power, models "
-        "disagreeing on a tenth of the rows)."
-    )
 
 
 def _say(console: Console, text: str, style: str = "") -> None:

@@ -28,6 +28,17 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
+def detectable_words(rows: int, difference: float) -> str:
+    """How small a difference so many test rows find."""
+    shown, alone = counted(rows, "test row"), rows == 1
+    if difference >= 1:
+        return f"{shown} {'is' if alone else 'are'} too few to find any difference."
+    return (
+        f"{shown} {'finds' if alone else 'find'} a difference of {difference:.3f} or more (paired, 80% power, models "
+        "disagreeing on a tenth of the rows)."
+    )
+
+
 def weights(precision: str, quantisation: str, *, gpu: object) -> str:
     """In what a model is held and computed with: "bf16, 4bit weights". On a CPU (no `gpu`) it is one thing: "fp32
     weights"."""

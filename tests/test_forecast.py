@@ -14,7 +14,7 @@ from slimtune.forecast import Asked, forecast_all, longest_context, plan_all, pl
 from slimtune.gpus import get_gpu
 from slimtune.models import MODELS, get_model
 from slimtune.plan import high_gib, with_levers
-from slimtune.screen_plan import detectable_words
+from slimtune.wording import detectable_words
 
 ROOT = Path(__file__).parents[1]
 T4 = get_gpu("T4")

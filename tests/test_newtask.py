@@ -74,7 +74,7 @@ def test_what_to_look_at_is_said(here):
         "no test row",
         "repeat another",
         "longest row",
-        "points apart",
+        "find a difference of",
         "groups",
     ):
         assert part in said, part

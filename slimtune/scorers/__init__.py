@@ -38,6 +38,7 @@ class Scorer:
         return self.score(completion, example)
 
 
+_F1 = ("f1", "precision", "recall")
 SCORERS = {
     scorer.name: scorer
     for scorer in (
@@ -58,28 +59,28 @@ SCORERS = {
             "Entities of a JSON list that are right in text and type: F1.",
             span_f1,
             binary=False,
-            measures=("f1", "precision", "recall"),
+            measures=_F1,
         ),
         Scorer(
             "span_type_f1",
             "Entities of a JSON list that overlap one of their type: F1.",
             span_type_f1,
             binary=False,
-            measures=("f1", "precision", "recall"),
+            measures=_F1,
         ),
         Scorer(
             "redaction_f1",
             "Placeholders that stand for an entity of their type, all of it and no more: F1.",
             redaction_f1,
             binary=False,
-            measures=("f1", "precision", "recall"),
+            measures=_F1,
         ),
         Scorer(
             "redaction_type_f1",
             "Placeholders that stand where an entity of their type stood: F1.",
             redaction_type_f1,
             binary=False,
-            measures=("f1", "precision", "recall"),
+            measures=_F1,
         ),
         Scorer(
             "redaction_recall",

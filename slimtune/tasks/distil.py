@@ -10,11 +10,11 @@ from typing import Any
 
 import yaml
 
-from slimtune.data import JsonlRows, decode_utf8, json_type, open_data, read_jsonl, strict_json
+from slimtune.data import JsonlRows, read_jsonl, strict_json
 from slimtune.errors import Problem, Problems, UserError, did_you_mean
 from slimtune.models.toolcalls import tool_call_from_json
 from slimtune.tasks.assemble import Drafts, assemble, read_drafts, refuse_bad
-from slimtune.tasks.job import Job
+from slimtune.tasks.job import Job, read_object
 from slimtune.tasks.kinds import KINDS
 from slimtune.tasks.table import read_table
 from slimtune.tasks.task import Selection, Task
@@ -28,7 +28,6 @@ KIND_OF = {
     "tool-calling-closed-book": "tool_calling",
     "multi-turn-tool-calling-closed-book": "tool_calling",
 }
-_CAP_BYTES = 4 << 20
 
 
 def is_distil_folder(folder: Path) -> bool:
@@ -44,7 +43,7 @@ def load_distil_folder(folder: Path, *, selection: Selection) -> Task:
 
 
 def _job(folder: Path) -> Job:
-    said = _loaded(folder / DESCRIPTION)
+    said = read_object(folder / DESCRIPTION)
     classes, tools = said.get("classes_description") or {}, said.get("tools") or []
     if not isinstance(classes, dict) or not isinstance(tools, list):
         raise Problems(
@@ -61,18 +60,6 @@ def _job(folder: Path) -> Job:
         tools=tuple(tools),
         note="A job folder of distil labs. Its judge and its generated rows are not used: only what it holds is.",
     )
-
-
-def _loaded(path: Path) -> dict[str, Any]:
-    with open_data(path) as file:
-        data = file.read(_CAP_BYTES)
-    try:
-        value = strict_json(decode_utf8(data).removeprefix("\ufeff"))
-    except ValueError as error:
-        raise Problems(str(path), [Problem(path.name, str(error))]) from error
-    if not isinstance(value, dict):
-        raise Problems(str(path), [Problem(path.name, f"is {json_type(value)}, not an object in braces")])
-    return value
 
 
 def _kind(folder: Path, *, classes: bool, tools: bool) -> str:

@@ -88,6 +88,7 @@ _TYPES: dict[str, type] = {
     "rows": dict,
 }
 _FOR_PEOPLE = {"task", "metric", "source_commit", "split"}
+_CAP_BYTES = 4 << 20
 _PROMPT_CAP_BYTES = 1 << 20
 _WORDS = {str: "text", list: "a list", dict: "an object", int: "a whole number"}
 
@@ -95,18 +96,24 @@ _WORDS = {str: "text", list: "a list", dict: "an object", int: "a whole number"}
 def read_job(folder: Path, *, kinds: Mapping[str, Any]) -> Job:
     """The job.json of a task folder. Raises Problems with everything that is wrong with it."""
     path = folder / JOB
-    with open_data(path) as file:
-        text = file.read()
-    try:
-        value = strict_json(decode_utf8(text).removeprefix("\ufeff"))
-    except ValueError as error:
-        raise Problems(str(path), [Problem(str(path), str(error))]) from error
-    if not isinstance(value, dict):
-        raise Problems(str(path), [Problem(str(path), f"is {json_type(value)}, not an object in braces")])
+    value = read_object(path)
     if problems := _problems(value, kinds):
         raise Problems(str(path), [replace(problem, where=f"{path} {problem.where}") for problem in problems])
     known = {key: _frozen(value[key]) for key in _TYPES if value.get(key) is not None}
     return Job(name=folder.resolve().name, prompt=_prompt(folder / PROMPT), **known)
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object that a file is. Raises Problems where it is none, or larger than a description is."""
+    with open_data(path) as file:
+        data = file.read(_CAP_BYTES)
+    try:
+        value = strict_json(decode_utf8(data).removeprefix("\ufeff"))
+    except ValueError as error:
+        raise Problems(str(path), [Problem(str(path), str(error))]) from error
+    if not isinstance(value, dict):
+        raise Problems(str(path), [Problem(str(path), f"is {json_type(value)}, not an object in braces")])
+    return value
 
 
 def _prompt(path: Path) -> str:

@@ -23,6 +23,7 @@ from typing import Any
 
 from slimtune.data import Message, ToolCall, strict_json
 from slimtune.errors import unknown_name
+from slimtune.models.thoughts import CLOSE, OPEN
 from slimtune.models.toolcalls import gemma, json_text, pythonic, qwen_xml
 
 NO_CALL = "No function call is due."
@@ -31,7 +32,6 @@ NO_CALL = "No function call is due."
 MAX_CHARS = 256 << 10
 MAX_CALLS = 64
 Tools = Sequence[Mapping[str, Any]]
-_THOUGHT_END = "</think>"
 _OPENINGS = (json_text.HERMES_OPEN, json_text.GRANITE_OPEN, json_text.PYTHON_TAG, pythonic.OPEN, gemma.OPEN)
 _STARTS = (*_OPENINGS, "{", "[", "```")
 _MARKS = {  # in this order: qwen_xml has hermes' tag around it; not gemma, of which no model is trained yet
@@ -128,10 +128,10 @@ def _after_thought(text: str) -> str | None:
     begun the first. An answer that opens with a call has none, whatever its strings say."""
     at = json_text.after_space(text, 0)
     while not text.startswith(_STARTS, at):
-        end = text.find(_THOUGHT_END, at)
+        end = text.find(CLOSE, at)
         if end < 0:
-            return None if text.startswith("<think>", at) else text[at:]
-        at = json_text.after_space(text, end + len(_THOUGHT_END))
+            return None if text.startswith(OPEN, at) else text[at:]
+        at = json_text.after_space(text, end + len(CLOSE))
     return text[at:]
 
 

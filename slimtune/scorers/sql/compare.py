@@ -8,6 +8,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from slimtune.wording import counted
+
 RELATIVE = 1e-9  # of floats: the order of a sum, a product for a quotient
 ABSOLUTE = 1e-12
 Rows = Sequence[Sequence[Any]]
@@ -34,13 +36,13 @@ def in_blocks(rows: Rows, other: Rows) -> list[int] | None:
 def difference(rows: Rows, gold: Rows, block_ends: Sequence[int]) -> str:
     """What is wrong with `rows`, as a clause, or "" when they are `gold`. One block: order does not count."""
     if gold and rows and len(rows[0]) != len(gold[0]):
-        return f"{_count(len(rows[0]), 'column')} against {len(gold[0])}"
+        return f"{counted(len(rows[0]), 'column')} against {len(gold[0])}"
     if len(rows) != len(gold):
-        return f"{_count(len(rows), 'row')} against {len(gold)}"
+        return f"{counted(len(rows), 'row')} against {len(gold)}"
     keys, gold_keys = _keys(rows, gold)
     wrong = sum((Counter(gold_keys) - Counter(keys)).values())
     if wrong:
-        return f"{wrong} of {_count(len(gold), 'row')} {'differs' if wrong == 1 else 'differ'}"
+        return f"{wrong} of {counted(len(gold), 'row')} {'differs' if wrong == 1 else 'differ'}"
     start = 0
     for end in block_ends:
         if Counter(keys[start:end]) != Counter(gold_keys[start:end]):
@@ -77,7 +79,3 @@ def _key(row: Sequence[Any], same: dict[float, float]) -> tuple:
         else value
         for value in row
     )
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
