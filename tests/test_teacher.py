@@ -12,7 +12,7 @@ from chat_server import ChatServer, Reply, failed, said
 from samples import LABELS
 
 from slimtune.check import as_json, plan_of, ready
-from slimtune.cli import _served
+from slimtune.cli.scoring import _served
 from slimtune.errors import ServiceAway, UserError
 from slimtune.evaluate import read_evaluation
 from slimtune.files import damage

@@ -3,12 +3,14 @@
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
 from slimtune import __version__, screen
+from slimtune.cli.options import CardOption, DataOption, OutOption, RecipeArgument, SetOption
+from slimtune.cli.scoring import evaluate
 from slimtune.errors import SlimtuneError, UserError
 
 app = typer.Typer(
@@ -18,21 +20,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
-
-RecipeArgument = Annotated[
-    str, typer.Argument(metavar="RECIPE", help="A YAML file, or a name of `slimtune list recipes`.", show_default=False)
-]
-SetOption = Annotated[list[str], typer.Option("--set", metavar="A.B=C", help="Change one key, e.g. train.epochs=2.")]
-DataOption = Annotated[
-    Path | None, typer.Option("--data", metavar="DIR", help="A folder of task folders to look in first.")
-]
-OutOption = Annotated[
-    Path | None, typer.Option("--out", metavar="DIR", help="The run's folder. Default: runs/NAME-HASH.")
-]
-CardOption = Annotated[
-    str | None,
-    typer.Option("--as-gpu", metavar="GPU", help="Rehearse for a smaller card, e.g. t4: its precision, its memory."),
-]
 
 
 @app.callback(invoke_without_command=True)
@@ -115,86 +102,7 @@ def plan(
         screen_plan.show_measured(console, answer, forecast.measure(answer))
 
 
-@app.command()
-def evaluate(
-    target: Annotated[
-        str, typer.Argument(metavar="RUN|MODEL", help="A run's folder, a model, or openai:NAME for a served one.")
-    ],
-    task: Annotated[str | None, typer.Option("--task", help="A task. Default: the run's own.")] = None,
-    rows: Annotated[int | None, typer.Option("--rows", min=1, help="Score this many test rows.")] = None,
-    few_shot: Annotated[int, typer.Option("--few-shot", min=0, help="Worked examples in the prompt.")] = 0,
-    out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Where the scores go.")] = None,
-    data: DataOption = None,
-    base_url: Annotated[str, typer.Option("--base-url", metavar="URL", help="openai: where it is, up to /v1.")] = "",
-    key_env: Annotated[
-        str | None, typer.Option("--key-env", metavar="NAME", help="openai: the variable that holds the key.")
-    ] = None,
-    concurrency: Annotated[int, typer.Option("--concurrency", min=1, max=256, help="openai: requests at once.")] = 4,
-    longest: Annotated[
-        int | None, typer.Option("--max-new-tokens", min=1, help="openai: longest answer, thoughts included.")
-    ] = None,
-    budget: Annotated[float | None, typer.Option("--budget-usd", min=0, help="openai: dollars that may go.")] = None,
-    price_in: Annotated[
-        float | None, typer.Option("--usd-per-m-in", min=0, help="openai: dollars a million tokens of prompts.")
-    ] = None,
-    price_out: Annotated[
-        float | None, typer.Option("--usd-per-m-out", min=0, help="openai: dollars a million tokens of answers.")
-    ] = None,
-) -> None:
-    """Score a model, a run's adapter, or a served model on a task's test rows."""
-    from slimtune import jobs
-    from slimtune.answering import score_served
-    from slimtune.check import checked_task
-    from slimtune.pipeline import evaluate_target
-
-    console, served = Console(), _served(target, base_url, key_env, concurrency, longest, budget, price_in, price_out)
-    with screen.Live(console) as listener:
-        heard = {"few_shot": few_shot, "out": out, "listener": listener, "should_stop": jobs.stop_flag()}
-        if served is not None:
-            asked = checked_task(None, task_name=task, rows=rows, data_dir=data)
-            folder, evaluation = score_served(served, asked, **heard)
-        else:
-            folder, evaluation = evaluate_target(target, task_name=task, rows=rows, data_dir=data, **heard)
-    screen.show_evaluation(console, evaluation, folder)
-
-
-def _served(
-    target: str,
-    base_url: str,
-    key_env: str | None,
-    concurrency: int,
-    max_new_tokens: int | None,
-    budget_usd: float | None,
-    usd_per_m_input: float | None,
-    usd_per_m_output: float | None,
-) -> Any:
-    """The endpoint that openai:NAME means; None for other targets. UserError where the options do not go with it."""
-    from slimtune.endpoint import Endpoint
-
-    kind, _, model = target.partition(":")
-    if kind != "openai" or not model:
-        given = (base_url, key_env, max_new_tokens, budget_usd, usd_per_m_input, usd_per_m_output)
-        if any(given):
-            raise UserError(
-                "--base-url, --key-env, --max-new-tokens, the budget and the prices are for a served model: "
-                f"slimtune evaluate openai:{target} --base-url URL."
-            )
-        return None
-    if not base_url:
-        raise UserError(
-            f"Say where {model} is served: --base-url http://127.0.0.1:8000/v1 (vLLM's; 11434/v1 is Ollama's, 8080/v1 "
-            "llama.cpp's), or a service's address."
-        )
-    return Endpoint(
-        model,
-        base_url,
-        key_env,
-        concurrency=concurrency,
-        max_new_tokens=max_new_tokens,
-        budget_usd=budget_usd,
-        usd_per_m_input=usd_per_m_input,
-        usd_per_m_output=usd_per_m_output,
-    )
+app.command()(evaluate)
 
 
 @app.command(name="app")
@@ -294,7 +202,3 @@ def main() -> None:
         Console(stderr=True).print_exception(show_locals=False)
         screen.show_bug(Console(stderr=True))
         sys.exit(70)
-
-
-if __name__ == "__main__":
-    main()

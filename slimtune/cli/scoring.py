@@ -1,0 +1,92 @@
+"""`slimtune evaluate`: its options, and which of them go with a served model."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from slimtune import screen
+from slimtune.cli.options import DataOption
+from slimtune.errors import UserError
+
+
+def evaluate(
+    target: Annotated[
+        str, typer.Argument(metavar="RUN|MODEL", help="A run's folder, a model, or openai:NAME for a served one.")
+    ],
+    task: Annotated[str | None, typer.Option("--task", help="A task. Default: the run's own.")] = None,
+    rows: Annotated[int | None, typer.Option("--rows", min=1, help="Score this many test rows.")] = None,
+    few_shot: Annotated[int, typer.Option("--few-shot", min=0, help="Worked examples in the prompt.")] = 0,
+    out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Where the scores go.")] = None,
+    data: DataOption = None,
+    base_url: Annotated[str, typer.Option("--base-url", metavar="URL", help="openai: where it is, up to /v1.")] = "",
+    key_env: Annotated[
+        str | None, typer.Option("--key-env", metavar="NAME", help="openai: the variable that holds the key.")
+    ] = None,
+    concurrency: Annotated[int, typer.Option("--concurrency", min=1, max=256, help="openai: requests at once.")] = 4,
+    longest: Annotated[
+        int | None, typer.Option("--max-new-tokens", min=1, help="openai: longest answer, thoughts included.")
+    ] = None,
+    budget: Annotated[float | None, typer.Option("--budget-usd", min=0, help="openai: dollars that may go.")] = None,
+    price_in: Annotated[
+        float | None, typer.Option("--usd-per-m-in", min=0, help="openai: dollars a million tokens of prompts.")
+    ] = None,
+    price_out: Annotated[
+        float | None, typer.Option("--usd-per-m-out", min=0, help="openai: dollars a million tokens of answers.")
+    ] = None,
+) -> None:
+    """Score a model, a run's adapter, or a served model on a task's test rows."""
+    from slimtune import jobs
+    from slimtune.answering import score_served
+    from slimtune.check import checked_task
+    from slimtune.pipeline import evaluate_target
+
+    console, served = Console(), _served(target, base_url, key_env, concurrency, longest, budget, price_in, price_out)
+    with screen.Live(console) as listener:
+        heard = {"few_shot": few_shot, "out": out, "listener": listener, "should_stop": jobs.stop_flag()}
+        if served is not None:
+            asked = checked_task(None, task_name=task, rows=rows, data_dir=data)
+            folder, evaluation = score_served(served, asked, **heard)
+        else:
+            folder, evaluation = evaluate_target(target, task_name=task, rows=rows, data_dir=data, **heard)
+    screen.show_evaluation(console, evaluation, folder)
+
+
+def _served(
+    target: str,
+    base_url: str,
+    key_env: str | None,
+    concurrency: int,
+    max_new_tokens: int | None,
+    budget_usd: float | None,
+    usd_per_m_input: float | None,
+    usd_per_m_output: float | None,
+) -> Any:
+    """The endpoint that openai:NAME means; None for other targets. UserError where the options do not go with it."""
+    from slimtune.endpoint import Endpoint
+
+    kind, _, model = target.partition(":")
+    if kind != "openai" or not model:
+        given = (base_url, key_env, max_new_tokens, budget_usd, usd_per_m_input, usd_per_m_output)
+        if any(given):
+            raise UserError(
+                "--base-url, --key-env, --max-new-tokens, the budget and the prices are for a served model: "
+                f"slimtune evaluate openai:{target} --base-url URL."
+            )
+        return None
+    if not base_url:
+        raise UserError(
+            f"Say where {model} is served: --base-url http://127.0.0.1:8000/v1 (vLLM's; 11434/v1 is Ollama's, 8080/v1 "
+            "llama.cpp's), or a service's address."
+        )
+    return Endpoint(
+        model,
+        base_url,
+        key_env,
+        concurrency=concurrency,
+        max_new_tokens=max_new_tokens,
+        budget_usd=budget_usd,
+        usd_per_m_input=usd_per_m_input,
+        usd_per_m_output=usd_per_m_output,
+    )
