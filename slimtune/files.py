@@ -1,6 +1,7 @@
 """The only place that knows about fsync and rename: a file or folder is whole, or it is not there.
 
 write_text / write_bytes / write_json   temp file, fsync, rename, fsync of the folder
+create_json                             the same, unless something is there already: the first of several wins
 append_line                             one line of a log; one torn by a kill or a full disk is cut off first
 publish_folder                          fill a temp folder, write a digest manifest last, rename
 remove_folder                           rename first, so that no half of it is ever seen under its name
@@ -82,6 +83,23 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """`write_bytes` of indented JSON. NaN is refused: it is not JSON."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def create_json(path: Path, value: Any) -> bool:
+    """Put `value` at `path` whole if nothing is there, and say whether it was ours: of several processes and machines
+    that try, one wins. Raises CannotWrite."""
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    whole = _temporary(path)
+    with writing(path):
+        try:
+            write_text(whole, text)
+            os.link(whole, path)  # a link is refused where there is a file; a rename would replace it
+            _sync(path.parent)
+        except FileExistsError:
+            return False
+        finally:
+            whole.unlink(missing_ok=True)
+    return True
 
 
 def read_json(path: Path) -> Any:

@@ -1,0 +1,139 @@
+"""The folder of a study: whoever sees it knows what is done, and the first result that is whole stands."""
+
+import json
+import multiprocessing
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from slimtune.errors import UserError
+from slimtune.files import read_json, write_json
+from slimtune.sweep.store import (
+    KILLED,
+    Failure,
+    publish,
+    read_failure,
+    read_study,
+    side_rows,
+    write_cell,
+    write_failure,
+    write_matrix,
+)
+
+CELL = {
+    "cell": "a" * 64, "contestant": "Tiny, r 8", "model": "tiny", "task": "actions", "seed": 1, "axes": {"lora.r": 8},
+    "recipe": {}, "identity": {},
+}  # fmt: skip
+INTERVAL = {"value": 0.5, "low": 0.1, "high": 0.9, "n": 2, "method": "wilson"}
+
+
+def finished(folder: Path, name: str, *, score: float = 0.5) -> Path:
+    """An attempt that came to its end, as `slimtune run` leaves it, as far as a store reads it."""
+    attempt = folder / "attempts" / name
+    for side in ("base", "tuned"):
+        write_json(attempt / side / "evaluation.json", {"name": side, "n": 2, "score": {**INTERVAL, "value": score}})
+        rows = {"id": ["1", "2"], "group": ["g", "h"], "score": [1.0, None]}
+        pd.DataFrame(rows).to_parquet(attempt / side / "examples.parquet", index=False)
+    write_json(attempt / "training.json", {"seconds": 3.0, "steps": 2})
+    write_json(attempt / "environment.json", {"gpu": None, "precision": "fp32", "versions": {"torch": "2"}})
+    write_json(attempt / "data.json", {"kind": "classification"})
+    return attempt
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    write_matrix(tmp_path, "small", [{key: CELL[key] for key in ("cell", "contestant", "task", "seed", "axes")}])
+    write_cell(tmp_path, CELL)
+    return tmp_path
+
+
+def cell(store: Path):
+    (found,) = read_study(store).cells
+    return found
+
+
+def test_a_result_is_read_with_the_rows_behind_it(store):
+    assert (cell(store).state, cell(store).model, cell(store).result) == ("waiting", "tiny", None)
+    attempt = finished(cell(store).folder, "here-1")
+    assert publish(cell(store).folder, attempt, wall_s=7200.0, usd_per_hour=0.5) == ""
+    done = cell(store)
+    assert (
+        done.state == "done" and done.result["usd"] == 1.0 and done.result["seconds"] == {"wall": 7200, "training": 3}
+    )
+    assert done.result["attempt"] == "attempts/here-1" and done.result["kind"] == "classification"
+    rows = side_rows(done, "tuned")
+    assert (rows.ids, rows.groups, rows.values) == (("1", "2"), ("g", "h"), (1.0, None))
+    assert side_rows(done, "teacher") is None
+
+
+def test_what_is_no_longer_asked_is_counted_and_not_listed(store):
+    write_matrix(store, "small", [])
+    study = read_study(store)
+    assert (study.cells, study.stale) == ((), 1)
+
+
+def test_the_first_result_stands_and_the_second_is_compared(store):
+    folder = cell(store).folder
+    first, same, other = (
+        finished(folder, name, score=score) for name, score in (("a-1", 0.5), ("b-1", 0.5), ("c-1", 0.6))
+    )
+    assert publish(folder, first, wall_s=1, usd_per_hour=None) == ""
+    before = (folder / "result.json").read_bytes()
+    assert publish(folder, same, wall_s=1, usd_per_hour=None) == "attempts/a-1 was first: the same scores"
+    assert "differs in base, tuned" in publish(folder, other, wall_s=1, usd_per_hour=None)
+    assert (folder / "result.json").read_bytes() == before
+    assert read_json(other / "duplicate.json")["differs"] == ["base", "tuned"]
+
+
+def race(folder: Path, name: str, barrier) -> None:
+    barrier.wait()
+    publish(folder, folder / "attempts" / name, wall_s=1, usd_per_hour=None)
+
+
+def test_of_two_machines_that_finish_one_cell_at_once_one_wins_in_fifty_rounds(store):
+    context = multiprocessing.get_context("fork")
+    folder = cell(store).folder
+    attempts = {name: finished(folder, name) for name in ("a-1", "b-1")}
+    for _ in range(50):
+        barrier = context.Barrier(2)
+        racers = [context.Process(target=race, args=(folder, name, barrier)) for name in attempts]
+        for racer in racers:
+            racer.start()
+        for racer in racers:
+            racer.join()
+            assert racer.exitcode == 0
+        winner = json.loads((folder / "result.json").read_text())["attempt"]
+        losers = [name for name in attempts if (attempts[name] / "duplicate.json").is_file()]
+        assert {winner, *(f"attempts/{name}" for name in losers)} == {"attempts/a-1", "attempts/b-1"} and len(
+            losers
+        ) == 1
+        (folder / "result.json").unlink()
+        (attempts[losers[0]] / "duplicate.json").unlink()
+        assert not list(folder.glob(".*.tmp"))
+
+
+@pytest.mark.parametrize("exit_code", [2, 70, 71])
+def test_what_would_fail_the_same_way_is_final(store, exit_code):
+    assert write_failure(cell(store).folder, exit_code=exit_code, why="no", attempt="a-1").final
+    assert (cell(store).state, cell(store).why) == ("failed", "no")
+
+
+@pytest.mark.parametrize("exit_code", [69, KILLED])
+def test_what_may_pass_by_itself_is_tried_three_times(store, exit_code):
+    folder = cell(store).folder
+    states = []
+    for _ in range(3):
+        write_failure(folder, exit_code=exit_code, why="gone", attempt="a-1")
+        states.append(cell(store).state)
+    assert states == ["waiting", "waiting", "failed"] and read_failure(folder) == Failure(exit_code, "gone", "a-1", 3)
+
+
+def test_a_stop_is_never_final(store):
+    for _ in range(9):
+        assert not write_failure(cell(store).folder, exit_code=75, why="stopped", attempt="a-1").final
+
+
+def test_where_there_is_no_study_it_says_how_to_begin_one(tmp_path):
+    with pytest.raises(UserError, match="slimtune sweep run MATRIX --store"):
+        read_study(tmp_path)
