@@ -6,7 +6,7 @@ A mean of the rows' F1 is not the F1 of the set: here counts are summed first, a
     macro       the mean of the types' own values: a rare type counts as much as a common one
     per type    and with it its support: how many there were to be found
 
-Rows of one group are resampled together, as in slimtune/stats.py. Every interval here is a 95% interval.
+Rows of one group are resampled together, as in slimtune/stats. Every interval here is a 95% interval.
 """
 
 from collections.abc import Mapping, Sequence

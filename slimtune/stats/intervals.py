@@ -2,7 +2,7 @@
 
     score_interval        Wilson for independent right/wrong rows, otherwise a bootstrap that resamples groups
     paired_difference     same rows, two models: interval, wins and losses, exact McNemar or a sign-flip test
-    share_of_error_removed, smallest_detectable_difference
+    share_of_error_removed
 
 Rows of one group (conversation, document) are not independent, so groups are what is resampled and counted: Miller,
 "Adding Error Bars to Evals", arXiv 2411.00640. Normal intervals are avoided: Bowyer, Aitchison, Ivanova, arXiv
@@ -12,7 +12,6 @@ Rows of one group (conversation, document) are not independent, so groups are wh
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -155,22 +154,6 @@ def share_of_error_removed(
         low, high = np.nanquantile(ratios, [ALPHA / 2, 1 - ALPHA / 2])
         method = _bootstrap_name(difference.n, difference.groups)
     return Interval(value, float(low), min(1.0, float(high)), difference.n, difference.groups, method)
-
-
-def smallest_detectable_difference(
-    n: int, discordant_share: float = 0.1, power: float = 0.8, alpha: float = ALPHA
-) -> float:
-    """The true difference between two models on the same n right/wrong rows that a test finds with this power.
-
-    (z_alpha + z_power) sqrt(discordant / n), the McNemar sample size (Miller 1962; Connor 1987) solved for the
-    difference. A difference cannot exceed the share of rows on which the models disagree; where it would have to, that
-    share is what has to grow, hence the second term. 1.0 means: nothing can be found with so few rows.
-    """
-    if n < 1 or not 0 <= discordant_share <= 1 or not 0 < power < 1 or not 0 < alpha < 1:
-        raise ValueError(f"Need n >= 1 and shares in [0, 1], not {n=}, {discordant_share=}, {power=}, {alpha=}.")
-    quantile = NormalDist().inv_cdf
-    z = quantile(1 - alpha / 2) + quantile(power)
-    return min(1.0, max(z * math.sqrt(discordant_share / n), z * z / n))
 
 
 def _checked(values: Sequence[float], clusters: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:

@@ -1,0 +1,57 @@
+"""How many test rows show what: the least difference that so many find, and what it takes to part two that tie."""
+
+import math
+from dataclasses import dataclass
+from statistics import NormalDist
+
+from slimtune.stats.intervals import ALPHA, Comparison
+
+
+@dataclass(frozen=True)
+class Separation:
+    """The test rows in all that would tell two contestants apart, and how many more that is than there are (0 where
+    there are enough), if the true difference is the one seen."""
+
+    rows: int
+    more: int
+    difference: float
+    power: float
+
+
+def smallest_detectable_difference(
+    n: int, discordant_share: float = 0.1, power: float = 0.8, alpha: float = ALPHA
+) -> float:
+    """The true difference between two models on the same n right/wrong rows that a test finds with this power.
+
+    (z_alpha + z_power) sqrt(discordant / n), the McNemar sample size (Miller 1962; Connor 1987) solved for the
+    difference. A difference cannot exceed the share of rows on which the models disagree; where it would have to, that
+    share is what has to grow, hence the second term. 1.0 means: nothing can be found with so few rows.
+    """
+    if n < 1 or not 0 <= discordant_share <= 1 or not 0 < power < 1 or not 0 < alpha < 1:
+        raise ValueError(f"Need n >= 1 and shares in [0, 1], not {n=}, {discordant_share=}, {power=}, {alpha=}.")
+    z = _z(power, alpha)
+    return min(1.0, max(z * math.sqrt(discordant_share / n), z * z / n))
+
+
+def rows_to_separate(found: Comparison, *, power: float = 0.8) -> Separation | None:
+    """The rows for which `smallest_detectable_difference` is the difference seen. None where none was seen: no number
+    of rows parts two that are level.
+
+    Right/wrong rows, each its own group: from the share of rows on which the two disagree. Otherwise from the width of
+    the interval, which holds what rows of one group have in common; the new rows are taken to come in such groups too.
+    """
+    seen = abs(found.difference.value)
+    if seen < 1e-9:
+        return None
+    if found.test == "exact McNemar":
+        discordant = (found.wins + found.losses) / found.n
+    else:
+        error = (found.difference.high - found.difference.low) / 2 / NormalDist().inv_cdf(1 - ALPHA / 2)
+        discordant = found.n * error**2 + seen**2
+    rows = math.ceil(max(_z(power, ALPHA) ** 2 * discordant / seen**2, _z(power, ALPHA) ** 2 / seen) - 1e-9)
+    return Separation(rows, max(0, rows - found.n), seen, power)
+
+
+def _z(power: float, alpha: float) -> float:
+    quantile = NormalDist().inv_cdf
+    return quantile(1 - alpha / 2) + quantile(power)
