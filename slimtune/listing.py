@@ -13,6 +13,8 @@ from slimtune.scorers import SCORERS
 from slimtune.stats import Interval
 from slimtune.status import State
 from slimtune.tasks import list_tasks
+from slimtune.tasks.folders import HUB
+from slimtune.tasks.job import Job
 
 Rows = tuple[str, tuple[str, ...], list[tuple[object, ...]]]
 NUMBERS = {"size", "context", "GiB", "GB/s", "TFLOP/s", "USD/h", "train", "test"}
@@ -33,10 +35,19 @@ def _note(spec: ModelSpec) -> str:
 
 def tasks() -> Rows:
     rows = [
-        (task.name, task.kind, task.train_rows, task.test_rows, task.licence, task.description.split(". ")[0][:90])
-        for task in list_tasks()
+        (job.name, job.kind, _count(job.train_rows), _count(job.test_rows), job.licence, _more(job))
+        for job in list_tasks()
     ]
-    return "Tasks", ("name", "kind", "train", "test", "licence", "what it asks"), rows
+    return "Tasks", ("name", "kind", "train", "test", "licence", "more rows"), rows
+
+
+def _count(rows: int | None) -> str:
+    return "" if rows is None else f"{rows:,}"
+
+
+def _more(job: Job) -> str:
+    """Where the rows are that do not come with slimtune; empty where all come."""
+    return f"{HUB}NAME" if job.hub else "--data DIR" if job.slice else ""
 
 
 def gpus() -> Rows:
@@ -112,5 +123,11 @@ KINDS = {
     "recipes": recipes,
     "recipe-keys": recipe_keys,
     "runs": runs,
+}
+NOTES = {
+    "tasks": (
+        "`slimtune check` says what a recipe's task asks. hub:NAME as `task:` is the whole set, fetched from the hub; "
+        "for the others the source named in their job.json has more rows, to be read as a folder with --data DIR."
+    )
 }
 EMPTY = "Nothing is here yet. `slimtune demo` makes a run, and so does `slimtune run RECIPE`."  # only runs can be none

@@ -116,7 +116,7 @@ def write(out: Path, cut: Cut, whole: Path) -> None:
     if tools := common_tools(row for rows in kept.values() for row in rows):
         job["tools"] = tools
         kept = {side: [lean(row, tools) for row in rows] for side, rows in kept.items()}
-    out.mkdir(exist_ok=True)
+    hub = json.loads((out / "job.json").read_text(encoding="utf-8")).get("hub")  # written by hand: see its source
     for side, rows in kept.items():
         dump(out / f"{side}.jsonl", rows)
     rows = {side: len(rows) for side, rows in kept.items()}
@@ -126,14 +126,17 @@ def write(out: Path, cut: Cut, whole: Path) -> None:
         dump(out / "contexts.jsonl", contexts)
         rows["contexts.jsonl"] = len(contexts)
     job = {"title": cut.title, **job, **dict(cut.say), "rows": rows}
+    if hub:
+        job["hub"] = hub
     if cut.label_noun:
         job["label_noun"] = cut.label_noun
     if rows["train"] < len(sides["train"]) or rows["test"] < len(sides["test"]):
         job["title"] += " (a slice)"
         chosen = "Whole groups chosen" if cut.group else "Rows chosen"
+        more = f"All of them: `task: hub:{out.name}`." if hub else "More rows come with --data DIR, made from it."
         job["slice"] = (
             f"{chosen} with a seed: {rows['train']:,} of {len(sides['train']):,} training rows and "
-            f"{rows['test']:,} of {len(sides['test']):,} test rows of the task as it was cut from its source."
+            f"{rows['test']:,} of {len(sides['test']):,} test rows of the task as it was cut from its source. " + more
         )
         job["attribution"] += " Cut to a slice."
     text = json.dumps({key: value for key, value in job.items() if value is not None}, indent=2, ensure_ascii=False)

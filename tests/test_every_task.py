@@ -1,11 +1,13 @@
 """The bars that hold for every task: gold scores 1.0, no answer breaks a scorer, training and test share no example."""
 
+import io
 import json
 import os
 from collections import Counter
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from samples import make_task
 
 from slimtune.check import ready
@@ -16,6 +18,7 @@ from slimtune.models.toolcalls import parse_tool_calls
 from slimtune.recipe import read_recipe
 from slimtune.runs import recipe_of
 from slimtune.scorers import get_scorer, gold_completion
+from slimtune.screen import show_list
 from slimtune.steps.bench import data_facts
 from slimtune.tasks import get_task, inspect_task, list_tasks
 from slimtune.tasks.quality import prompt
@@ -24,7 +27,7 @@ from slimtune.tryout import sample_prompt
 
 ROOT = Path(__file__).parents[1]
 DATA = Path(os.environ.get("SLIMTUNE_DATA", ROOT.parent / "shared" / "data"))
-NAMES = tuple(job.name for job in list_tasks() if not job.hub)
+NAMES = tuple(job.name for job in list_tasks() if job.rows)
 WHOLE = tuple(job.name for job in list_tasks(data_dir=DATA) if (DATA / job.name).is_dir()) if DATA.is_dir() else ()
 PLACES = [(name, None) for name in NAMES] + [(name, DATA) for name in WHOLE]
 IDS = [f"{name}{'-whole' if place else ''}" for name, place in PLACES]
@@ -173,7 +176,16 @@ def test_the_list_shows_every_task_with_kind_rows_and_licence():
     _, columns, rows = listed_tasks()
     assert {"kind", "train", "test", "licence"} <= {*columns}
     assert {row[0] for row in rows} == {*NAMES, "trec"} and len(rows) == 17
-    assert next(row for row in rows if row[0] == "trec")[2:5] == (None, None, "unstated")
+    told = {row[0]: row[2:] for row in rows}
+    assert told["trec"] == ("", "", "unstated", "hub:NAME") and told["clinc150"][0] == "1,286"
+    assert [told[name][-1] for name in ("pii_redaction", "ecommerce")] == ["--data DIR", ""]
+
+
+def test_the_list_takes_a_line_a_task_on_a_narrow_screen():
+    screen = Console(width=80, file=io.StringIO())
+    show_list(screen, "tasks")
+    lines = screen.file.getvalue().splitlines()
+    assert [line.split()[0] for line in lines[2:19]] == sorted([*NAMES, "trec"]) and len(lines) == 22
 
 
 def test_a_runs_task_is_found_where_its_rows_were_when_it_began(tmp_path):

@@ -13,7 +13,7 @@ import pytest
 
 from slimtune.data import ToolCall
 from slimtune.errors import Problems, UserError
-from slimtune.tasks import Selection, get_task
+from slimtune.tasks import Selection, get_task, list_tasks
 
 TOOL = {"type": "function", "function": {"name": "ls", "parameters": {"type": "object", "properties": {}}}}
 
@@ -132,8 +132,11 @@ assert not {"torch", "datasets", "transformers"} & sys.modules.keys()
 """
 
 
+REVISIONS = {job.hub["repository"]: job.hub["revision"] for job in list_tasks() if job.hub}
+
+
 class Hub(BaseHTTPRequestHandler):
-    """One data set at one commit: its files by name, and 404 for the rest."""
+    """Data sets, each at the commit that its job.json names: files by REPOSITORY/NAME, and 404 for the rest."""
 
     files: dict
 
@@ -147,10 +150,11 @@ class Hub(BaseHTTPRequestHandler):
         pass
 
     def _answer(self, *, body):
-        prefix, _, name = unquote(self.path).partition("/resolve/refs/convert/parquet/")
-        data = self.files.get(name) if prefix == "/datasets/CogComp/trec" else None
+        repository, _, rest = unquote(self.path).removeprefix("/datasets/").partition("/resolve/")
+        revision, _, name = rest.partition("/")
+        data = self.files.get(f"{repository}/{name}") if REVISIONS.get(repository) == revision else None
         self.send_response(200 if data else 404)
-        headers = {"X-Repo-Commit": "a" * 40, "Content-Length": str(len(data or b"")), "ETag": f'"{name[-20:]}"'}
+        headers = {"X-Repo-Commit": revision, "Content-Length": str(len(data or b"")), "ETag": f'"{name[-20:]}"'}
         if not data:
             headers["X-Error-Code"] = "EntryNotFound"
         for key, value in headers.items():
@@ -165,7 +169,10 @@ def hub(tmp_path):
     rows = [{"text": f"Who wrote book {n}?", "coarse_label": n % 6, "fine_label": n} for n in range(12)]
     pd.DataFrame(rows[:8]).to_parquet(tmp_path / "train.parquet")
     pd.DataFrame(rows[8:]).to_parquet(tmp_path / "test.parquet")
-    files = {f"default/{side}/0000.parquet": (tmp_path / f"{side}.parquet").read_bytes() for side in ("train", "test")}
+    files = {
+        f"CogComp/trec/default/{side}/0000.parquet": (tmp_path / f"{side}.parquet").read_bytes()
+        for side in ("train", "test")
+    }
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("ThisHub", (Hub,), {"files": files}))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield server
@@ -173,10 +180,10 @@ def hub(tmp_path):
     server.server_close()
 
 
-def load(port, home, task="trec"):
+def load(port, home, task="trec", script=LOAD):
     clean = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
     return subprocess.run(
-        [sys.executable, "-c", LOAD, str(task)],
+        [sys.executable, "-c", script, str(task)],
         capture_output=True,
         text=True,
         timeout=120,
@@ -194,8 +201,72 @@ def test_trec_is_fetched_from_the_hub_once_and_ships_no_row(hub, tmp_path):
     assert away.returncode == 69 and "give a folder of task folders as --data" in away.stdout
 
 
+WHOLE = """
+import sys
+from slimtune.errors import SlimtuneError
+from slimtune.tasks import get_task, inspect_task
+try:
+    task = get_task(sys.argv[1])
+except SlimtuneError as error:
+    print(type(error).__name__, error)
+    sys.exit(error.exit_code)
+row = task.train[0]
+meta = {name: row.meta[name] for name in row.meta if name != "labels"}
+sizes = [len(task.train), len(task.test)]
+print(task.title, sizes, row.target, meta, row.group, inspect_task(task).errors, task.notes[0])
+"""
+SQUAD = {"answer_start": [3, 3], "text": ["William", "William the Conqueror"]}
+
+
+@pytest.mark.parametrize(
+    ("task", "rows", "expected"),
+    [
+        (
+            "banking77",
+            [{"text": "where is my card", "label": 11}, {"text": "and the refund?", "label": 51}],
+            "Banking77 [2, 2] card_arrival {} None () All rows of legacy-datasets/banking77 at f54121560de4",
+        ),
+        (
+            "clinc150",  # what is out of scope is no part of the task
+            [{"text": "beats me", "intent": 42}, {"text": "my pay", "intent": 108}, {"text": "louder", "intent": 150}],
+            "CLINC150 [2, 2] direct_deposit {} None () All rows of clinc/clinc_oos at 155b9c710419",
+        ),
+        (
+            "squad2_open_book",  # nor is what its paragraph does not answer
+            [
+                {"id": "1", "title": "Normans", "context": "Duke William ...", "question": "Who?", "answers": SQUAD},
+                {"id": "2", "title": "Normans", "context": "Duke William ...", "question": "When?"}
+                | {"answers": {"answer_start": [], "text": []}},
+            ],
+            "SQuAD 2.0 open book [1, 1] William {'answers': ('William', 'William the Conqueror')} Normans () "
+            "All rows of rajpurkar/squad_v2 at 3ffb306f725f",
+        ),
+    ],
+)
+def test_the_whole_of_a_task_is_fetched_under_its_own_columns_and_class_numbers(hub, tmp_path, task, rows, expected):
+    job = next(job for job in list_tasks() if job.name == task)
+    asked = job.hub["columns"].get("text", "question")
+    for side in ("train", "test"):
+        said = [{**row, asked: f"{row[asked]} ({side})"} for row in rows]
+        pd.DataFrame(said).to_parquet(tmp_path / "side.parquet")
+        name = f"{job.hub['repository']}/{job.hub[side]}"
+        hub.RequestHandlerClass.files[name] = (tmp_path / "side.parquet").read_bytes()
+    shown = load(hub.server_port, tmp_path / "home", f"hub:{task}", script=WHOLE)
+    assert shown.stdout.startswith(expected), shown.stdout + shown.stderr
+    assert len(get_task(task).test) > 2  # and the rows that come with slimtune are what the bare name means
+
+
+def test_a_task_that_is_no_table_on_the_hub_says_where_more_of_its_rows_are():
+    with pytest.raises(UserError, match=r"More rows come with --data DIR, made from github.com/microsoft/presidio"):
+        get_task("hub:pii_redaction")
+    with pytest.raises(UserError, match=r"E-commerce is not fetched .* comes whole. hub: goes before banking77"):
+        get_task("hub:ecommerce")
+    with pytest.raises(UserError, match=r"Did you mean 'clinc150'\?"):
+        get_task("hub:clinc15")
+
+
 def test_a_file_or_a_column_that_the_hub_does_not_have_is_a_sentence(hub, tmp_path):
-    job = {"kind": "classification", "hub": {"repository": "CogComp/trec", "revision": "refs/convert/parquet"}}
+    job = {"kind": "classification", "hub": {"repository": "CogComp/trec", "revision": REVISIONS["CogComp/trec"]}}
     job["hub"] |= {"train": "default/train/0000.parquet", "test": "nowhere.parquet", "columns": {"text": "txt"}}
     folder = tmp_path / "mine"
     folder.mkdir()

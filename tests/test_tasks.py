@@ -16,9 +16,9 @@ from slimtune.scorers import get_scorer, gold_completion
 from slimtune.tasks import Selection, get_task, inspect_task, list_tasks, task_from_files
 from slimtune.tasks.task import TRAINING_TEXT
 
-SHIPPED = tuple(job.name for job in list_tasks() if not job.hub)
+SHIPPED = tuple(job.name for job in list_tasks() if job.rows)
 DATA = Path(os.environ.get("SLIMTUNE_DATA", Path(__file__).parents[2] / "shared" / "data"))
-OUTSIDE = tuple(job.name for job in list_tasks(data_dir=DATA) if not job.hub) if DATA.is_dir() else ()
+OUTSIDE = SHIPPED if DATA.is_dir() else ()
 
 
 def gold_score(task, example, tool_format):

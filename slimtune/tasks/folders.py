@@ -10,7 +10,7 @@ from slimtune.errors import Problem, Problems, UserError, unknown_name
 from slimtune.tasks.assemble import Drafts, assemble, read_drafts, refuse_bad
 from slimtune.tasks.distil import is_distil_folder, load_distil_folder
 from slimtune.tasks.grouping import grouped
-from slimtune.tasks.hub_rows import hub_rows
+from slimtune.tasks.hub_rows import as_fetched, hub_rows
 from slimtune.tasks.job import JOB, PROMPT, Job, read_job
 from slimtune.tasks.kinds import KINDS, text_of
 from slimtune.tasks.prompting import check_templates, user_turn
@@ -18,6 +18,7 @@ from slimtune.tasks.task import TRAINING_TEXT, Selection, Task
 
 SHIPPED = Path(__file__).parent
 CONTEXTS = "contexts.jsonl"
+HUB = "hub:"  # before a name: all rows of the task, from the hub, instead of those that come with slimtune
 _EVERYTHING = Selection()
 
 
@@ -28,8 +29,11 @@ def list_tasks(*, data_dir: Path | None = None) -> tuple[Job, ...]:
 
 def get_task(name_or_path: str | Path, *, data_dir: Path | None = None, selection: Selection = _EVERYTHING) -> Task:
     """A task by name, from `data_dir` if it has that folder and else from those that come with slimtune; or the task
-    in a folder of yours. Raises UserError for an unknown name, and Problems for everything wrong with its files."""
+    in a folder of yours; or, as hub:NAME, all its rows from the hub. Raises UserError for an unknown name, and Problems
+    for everything wrong with its files."""
     name = str(name_or_path)
+    if name.startswith(HUB):
+        return _fetched(name.removeprefix(HUB), selection)
     if name in _names(data_dir):
         return _load(_folder(name, data_dir), selection)
     if Path(name).is_dir():
@@ -43,6 +47,22 @@ def get_task(name_or_path: str | Path, *, data_dir: Path | None = None, selectio
     )
 
 
+def _fetched(name: str, selection: Selection) -> Task:
+    """All rows of a task that the hub has. Raises UserError for a task whose rows have to come from a folder."""
+    jobs = {job.name: job for job in list_tasks()}
+    there = [known for known, job in jobs.items() if job.hub]
+    if name in jobs and name not in there:
+        job = jobs[name]
+        more = f"More rows come with --data DIR, made from {job.source}." if job.slice else "It comes whole."
+        raise UserError(f"{job.shown} is not fetched from the hub. {more} {HUB} goes before {', '.join(there)}.")
+    if name not in there:
+        raise UserError(f"{unknown_name('task', name, there)} {HUB} goes before {', '.join(there)}.")
+    job = as_fetched(jobs[name])
+    train, test = (_drafts(SHIPPED / name / f"{side}.jsonl", hub_rows(job, side), job) for side in ("train", "test"))
+    refuse_bad(job.shown, [train, test], skip_bad=selection.skip_bad)
+    return assemble(job, train, test, selection)
+
+
 def _load(folder: Path, selection: Selection) -> Task:
     """The task in a folder, which it remembers unless it is one that comes with slimtune."""
     task = load_folder(folder, selection=selection)
@@ -54,7 +74,9 @@ def load_folder(folder: Path, *, selection: Selection = _EVERYTHING) -> Task:
     if not (folder / JOB).is_file() and is_distil_folder(folder):
         return load_distil_folder(folder, selection=selection)
     job = _as_shipped(read_job(folder, kinds=KINDS)) if (folder / JOB).is_file() else None
-    needed = (JOB,) if job and job.hub else (JOB, "train.jsonl", "test.jsonl")
+    sides = ("train.jsonl", "test.jsonl")
+    fetched = job is not None and job.hub and not any((folder / side).is_file() for side in sides)
+    needed = (JOB,) if fetched else (JOB, *sides)
     if missing := [file for file in needed if not (folder / file).is_file()]:
         raise UserError(
             f"{folder} is no task folder: {' and '.join(missing)} is missing. It needs {', '.join(needed)}."
@@ -116,8 +138,12 @@ def _folder(name: str, data_dir: Path | None) -> Path:
 
 
 def _read(path: Path, job: Job) -> Drafts:
-    """The rows of a side, from its file or, where there is none, from the hub, those without a group given theirs."""
-    lines = _lines(path, job, path.stem) if path.is_file() or not job.hub else hub_rows(job, path.stem)
+    """The rows of a side, from its file or, where there is none, from the hub."""
+    fetched = job.hub and not path.is_file()
+    return _drafts(path, hub_rows(job, path.stem) if fetched else _lines(path, job, path.stem), job)
+
+
+def _drafts(path: Path, lines: JsonlRows, job: Job) -> Drafts:
     drafts = read_drafts(path, lines, KINDS[job.kind].read, job)
     return replace(drafts, examples=grouped(drafts.examples, job.groups))
 
