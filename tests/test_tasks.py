@@ -69,11 +69,27 @@ def test_the_three_shipped_tasks_have_the_rows_they_are_known_for():
 def test_voice_banking_overlaps_in_openings_only():
     quality = inspect_task(get_task("voice_banking"))
     assert (quality.overlap_exact, quality.overlap_openings, quality.leaks) == (21, 21, 0)
-    assert "open a conversation" in str(quality.warnings[0])
+    told = str(quality.warnings[0])
+    assert "what training asks too, as its task lists: 21. A score is given without them." in told
+    bare = inspect_task(replace(get_task("voice_banking"), openings=()))
+    assert (bare.overlap_openings, bare.leaks) == (21, 0) and "open a conversation" in str(bare.warnings[0])
+
+
+@pytest.mark.parametrize("rows", [8, 32])
+def test_openings_that_a_task_lists_are_no_leaks_of_a_sample_either(rows):
+    """A sample may leave out how their conversations go on."""
+    task = get_task("voice_banking", selection=Selection(test_rows=rows))
+    quality = inspect_task(task)
+    shared = sum(task.is_opening(row) for row in task.test)
+    assert quality.errors == () and (quality.overlap_openings, quality.leaks) == (shared, 0)
+    assert shared and f"as its task lists: {shared}." in str(quality.warnings[0])
+    learned = [replace(row, id=f"x{n}") for n, row in enumerate(task.train) if not task.is_opening(row)]
+    leaky = inspect_task(replace(task, test=(*task.test, *learned[:4])))
+    assert leaky.leaks == 4 and f"4 of {rows + 4} rows" in str(leaky.errors[0])
 
 
 def test_an_opening_that_never_goes_on_is_a_leak():
-    voice = get_task("voice_banking")
+    voice = replace(get_task("voice_banking"), openings=())
     openings = tuple(example for example in voice.test if len(example.messages) == 2)
     quality = inspect_task(replace(voice, test=openings))
     assert (quality.overlap_openings, quality.leaks) == (0, 21)

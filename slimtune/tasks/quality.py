@@ -21,8 +21,9 @@ _WORDS = re.compile(r"\w+")
 class Quality:
     """What was found. `errors` stop a run, `warnings` are for the reader.
 
-    A test row overlaps when the same is asked in training. It is explained when it only opens a conversation that goes
-    on, in the test rows, to something training has not seen ("Hello" is nobody's secret). The rest are leaks.
+    A test row overlaps when the same is asked in training. It is explained when its task lists it as an opening that
+    both sides share (a score is given without those), or when it only opens a conversation that goes on, in the test
+    rows, to something training has not seen ("Hello" is nobody's secret). The rest are leaks.
     """
 
     errors: tuple[Problem, ...]
@@ -60,7 +61,8 @@ def inspect_task(task: Task, *, allowed_leaks: float = 0.05) -> Quality:
             *(_labels_unlearned(task) if labelled else ()),
             *_shared_groups(task),
             *_leaks(leaks, overlap.examples, len(task.test), allowed_leaks, error=False),
-            *_openings(overlap.openings),
+            *_listed(overlap.listed),
+            *_openings(overlap.openings - overlap.listed),
             *_skipped(task),
         ),
         train_rows=len(task.train),
@@ -100,6 +102,7 @@ class _Overlap:
     exact: int
     normalised: int
     openings: int
+    listed: int  # those of `openings` that the task lists
     examples: tuple[Example, ...]  # the leaks
 
 
@@ -111,9 +114,12 @@ def _overlap(task: Task) -> _Overlap:
     for example in task.test:
         if example.group is not None and normal_prompt(example) not in learned:
             unseen.setdefault(example.group, []).append(example.messages)
-    leaks = tuple(row for row in seen if not _goes_on(row, unseen.get(row.group or "", ())))
+    listed = sum(map(task.is_opening, seen))
+    leaks = tuple(
+        row for row in seen if not task.is_opening(row) and not _goes_on(row, unseen.get(row.group or "", ()))
+    )
     exact = sum(prompt(example) in learned_exactly for example in task.test)
-    return _Overlap(exact, len(seen), len(seen) - len(leaks), leaks)
+    return _Overlap(exact, len(seen), len(seen) - len(leaks), listed, leaks)
 
 
 def _goes_on(row: Example, chats: Iterable[tuple[Message, ...]]) -> bool:
@@ -127,6 +133,11 @@ def _leaks(leaks: int, examples: Sequence[Example], rows: int, allowed: float, *
     what = f"{leaks} of {counted(rows, 'row')} ({leaks / rows:.1%}) asked in training too: {first}."
     fix = f"At most {allowed:.0%} may: take them out of one side, or allow more." if error else ""
     return [Problem("test", what, fix)]
+
+
+def _listed(listed: int) -> list[Problem]:
+    what = f"Rows that ask what training asks too, as its task lists: {listed}. A score is given without them."
+    return [Problem("test", what)] if listed else []
 
 
 def _openings(openings: int) -> list[Problem]:
