@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "slimtune"
 ROWS = (
     ("errors",),
-    ("data", "files", "stats", "tallies", "gpus", "strict_yaml", "wording"),
+    ("data", "files", "stats", "published", "tallies", "gpus", "strict_yaml", "wording"),
     ("models", "endpoint"),
     ("recipe", "scorers"),
     ("tasks",),
