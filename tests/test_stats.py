@@ -13,6 +13,7 @@ from slimtune.stats import (
     Comparison,
     Interval,
     paired_difference,
+    rows_to_separate,
     score_interval,
     share_of_error_removed,
     smallest_detectable_difference,
@@ -274,6 +275,41 @@ def test_the_smallest_detectable_difference_is_found_4_times_in_5():
 def test_a_test_of_no_rows_can_show_nothing():
     with pytest.raises(ValueError, match="n >= 1"):
         smallest_detectable_difference(0)
+
+
+def test_the_rows_that_separate_are_those_for_which_the_difference_seen_is_the_smallest_detectable():
+    # 12 wins, 6 losses of 150: discordant 0.12, seen 0.04; (1.96 + 0.8416)^2 0.12 / 0.04^2 = 588.7
+    found = paired_difference([0] * 12 + [1] * 138, [1] * 12 + [0] * 6 + [1] * 132, own(150), rng=rng())
+    needed = rows_to_separate(found)
+    assert (needed.rows, needed.more, needed.power) == (589, 439, 0.8)
+    assert smallest_detectable_difference(589, 0.12) <= 0.04 < smallest_detectable_difference(588, 0.12)
+    assert rows_to_separate(found, power=0.9).rows > 589
+
+
+def test_who_is_apart_already_needs_no_more_rows_and_who_is_level_is_not_parted_by_any():
+    apart = paired_difference([0] * 60 + [1] * 40, [1] * 100, own(100), rng=rng())
+    assert rows_to_separate(apart).more == 0
+    level = paired_difference([1, 0] * 20, [0, 1] * 20, own(40), rng=rng())
+    assert rows_to_separate(level) is None
+
+
+def test_so_many_rows_find_the_difference_4_times_in_5():
+    draw, found = rng(13), 0
+    first = paired_difference([0] * 12 + [1] * 138, [1] * 12 + [0] * 6 + [1] * 132, own(150), rng=draw)
+    n = rows_to_separate(first).rows
+    for wins, losses, _ in draw.multinomial(n, [0.08, 0.04, 0.88], size=1000):
+        a, b = [0] * wins + [1] * (n - wins), [1] * wins + [0] * losses + [1] * (n - wins - losses)
+        found += paired_difference(a, b, own(n), rng=draw).p < 0.05
+    assert 0.74 <= found / 1000 <= 0.86
+
+
+def test_rows_that_come_in_conversations_separate_less():
+    draw = rng(14)
+    a = (draw.random((60, 1)) < 0.6) * np.ones((60, 8))
+    b = np.where(draw.random((60, 1)) < 0.25, 1.0, a)
+    grouped = paired_difference(a.ravel(), b.ravel(), conversations(60, 8), rng=draw)
+    alone = paired_difference(a.ravel(), b.ravel(), own(480), rng=draw)
+    assert rows_to_separate(grouped).rows == pytest.approx(8 * rows_to_separate(alone).rows, rel=0.2)
 
 
 def test_importing_the_module_leaves_the_slow_libraries_alone():

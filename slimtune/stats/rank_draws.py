@@ -1,7 +1,8 @@
 """How sure an order is: tasks drawn anew, rows within each drawn anew, contestants ranked anew, many times.
 
 Two levels, because both are samples: other tasks of the kind might have been chosen, and other rows of each task. Rows
-of one group (conversation, document) are drawn together. What it leaves out is the noise of seeds: gains.py.
+of one group (conversation, document) are drawn together. It errs on the wide side: the scores of a drawn task hold the
+noise of its rows, which are then drawn again. What it leaves out is the noise of seeds: gains.py.
 """
 
 from collections.abc import Sequence
