@@ -22,11 +22,11 @@ ROWS = (
     ("pipeline", "tryout"),
     ("sweep", "jobs", "draft"),
     ("newtask",),
-    ("cli", "screen", "screen_plan", "listing", "app"),
+    ("cli", "screen", "screen_plan", "screen_board", "listing", "app"),
 )
 HEIGHT = {room: height for height, row in enumerate(ROWS) for room in row}
 HEAVY = {"torch", "unsloth", "unsloth_zoo", "trl", "peft", "transformers", "bitsandbytes", "accelerate", "datasets"}
-PRINTERS = {"cli", "screen", "screen_plan"}
+PRINTERS = {"cli", "screen", "screen_plan", "screen_board"}
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 

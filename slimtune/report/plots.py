@@ -22,7 +22,7 @@ INK = "#7d8591"
 ACCENT = "#5b7cfa"
 COLOURS = {"base": "#8b95a5", "few_shot": "#d0902f", "tuned": ACCENT, "teacher": "#9a6fd0"}
 MOST_LABELS = 30  # a heat map with more is a carpet
-_STYLE = {
+STYLE = {
     "svg.fonttype": "none",
     "text.parse_math": False,  # a label with a dollar sign is a label
     "font.family": "sans-serif",
@@ -37,18 +37,18 @@ def draw(run: RunFiles, scores: Sequence[ScoreRow], found: Confusion | None) -> 
     """Each picture there is something for, by name: its SVG, to be put into a page, and its PNG."""
     import matplotlib
 
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figures = {"scores": _scores(scores), "training": _training(run.steps), "confusion": _confusion(found)}
-        return {name: (_svg(figure, name), _png(figure)) for name, figure in figures.items() if figure}
+        return {name: (svg_of(figure, name), png_of(figure)) for name, figure in figures.items() if figure}
 
 
 def training_svg(steps: Sequence[Mapping[str, Any]]) -> str:
     """The curves of a training that may still go on, as an <svg> element; empty before its first step."""
     import matplotlib
 
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = _training(steps)
-        return _svg(figure, "live") if figure else ""
+        return svg_of(figure, "live") if figure else ""
 
 
 def _scores(scores: Sequence[ScoreRow]) -> "Figure | None":
@@ -56,14 +56,14 @@ def _scores(scores: Sequence[ScoreRow]) -> "Figure | None":
     rows = [row for row in scores if row.score]
     if not rows:
         return None
-    figure, axes = _panels(1, height=0.55 + 0.62 * len(rows))
+    figure, axes = panels(1, height=0.55 + 0.62 * len(rows))
     axis = axes[0]
     for place, row in enumerate(reversed(rows)):
         colour, score = COLOURS[row.name], row.score
         axis.plot([0, 1], [place, place], color=INK, alpha=0.18, linewidth=1)
         axis.plot([score.low, score.high], [place, place], color=colour, linewidth=2.4, solid_capstyle="round")
         axis.plot([score.value], [place], "o", color=colour, markersize=7.5)
-        axis.text(0, place + 0.27, _tick(row.label))
+        axis.text(0, place + 0.27, tick(row.label))
         axis.text(1, place + 0.27, str(score), ha="right")
     axis.set(xlim=(-0.015, 1.015), ylim=(-0.5, len(rows) - 0.3), yticks=[])
     axis.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "0.25", "0.5", "0.75", "1"])
@@ -75,7 +75,7 @@ def _training(steps: Sequence[Mapping[str, Any]]) -> "Figure | None":
     """Loss above, gradient norm below, by step. Steps that were skipped are crosses on the ground line."""
     if not any(number(step.get("loss")) for step in steps):
         return None
-    figure, axes = _panels(2, height=4.2)
+    figure, axes = panels(2, height=4.2)
     for axis, key, name in zip(axes, ("loss", "grad_norm"), ("Loss", "Gradient norm"), strict=True):
         points = [(step["step"], step[key]) for step in steps if number(step.get(key))]
         _curve(axis, points)
@@ -107,7 +107,7 @@ def _confusion(found: Confusion | None) -> "Figure | None":
 
     if found is None or len(found.labels) > MOST_LABELS:
         return None
-    figure, axes = _panels(1, height=2.2 + 0.27 * len(found.labels), width=3.2 + 0.3 * len(found.answers))
+    figure, axes = panels(1, height=2.2 + 0.27 * len(found.labels), width=3.2 + 0.3 * len(found.answers))
     axis, shade = axes[0], LinearSegmentedColormap.from_list("shade", [to_rgba(ACCENT, 0), to_rgba(ACCENT, 0.5)])
     most = max(max(row) for row in found.counts)
     axis.pcolormesh(found.counts, cmap=shade, vmin=0, vmax=most, edgecolors="none")
@@ -116,27 +116,27 @@ def _confusion(found: Confusion | None) -> "Figure | None":
             if count:
                 axis.text(across + 0.5, down + 0.5, str(count), ha="center", va="center", fontsize=8)
     places = [index + 0.5 for index in range(len(found.answers))]
-    axis.set_xticks(places, [_tick(answer) for answer in found.answers], rotation=90)
-    axis.set_yticks(places[: len(found.labels)], [_tick(label) for label in found.labels])
+    axis.set_xticks(places, [tick(answer) for answer in found.answers], rotation=90)
+    axis.set_yticks(places[: len(found.labels)], [tick(label) for label in found.labels])
     axis.tick_params(length=0, labelsize=8)
     axis.set(xlabel="Answered", ylabel="Label", aspect="equal")
     axis.invert_yaxis()
     return figure
 
 
-def _tick(label: str) -> str:
+def tick(label: str) -> str:
     label = label.replace("\n", " ")
     return label if len(label) <= 30 else label[:29] + "\u2026"
 
 
-def _panels(count: int, *, height: float, width: float = 5.4) -> "tuple[Figure, list[Axes]]":
+def panels(count: int, *, height: float, width: float = 5.4) -> "tuple[Figure, list[Axes]]":
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, [figure.add_subplot(count, 1, index + 1) for index in range(count)]
 
 
-def _svg(figure: "Figure", name: str) -> str:
+def svg_of(figure: "Figure", name: str) -> str:
     """The <svg> element alone. Ids carry the picture's name, so that several may share a page."""
     import matplotlib
 
@@ -150,7 +150,7 @@ def _svg(figure: "Figure", name: str) -> str:
     return text.replace(INK, "currentColor")
 
 
-def _png(figure: "Figure") -> bytes:
+def png_of(figure: "Figure") -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=160, transparent=True)
     return buffer.getvalue()

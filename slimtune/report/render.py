@@ -17,14 +17,17 @@ _FORMATS = {
     "percent": text.percent,
     "integer": text.integer,
     "duration": text.duration,
+    "gib": text.gib,
+    "usd": text.usd,
     "signed": text.signed,
     "p_value": text.p_value,
+    "breakable": lambda name: Markup(str(escape(name)).replace("_", "_<wbr>")),
     "code": lambda words: Markup(_TICKED.sub(r"<code>\1</code>", str(escape(words)))),
 }
 
 
-def as_html(values: dict[str, Any]) -> str:
-    return pages().get_template("report.html.jinja").render(values)
+def as_html(values: dict[str, Any], template: str = "report.html.jinja") -> str:
+    return pages().get_template(template).render(values)
 
 
 def as_fragment(values: dict[str, Any]) -> str:
@@ -32,12 +35,12 @@ def as_fragment(values: dict[str, Any]) -> str:
     return pages().get_template("main.html.jinja").render(values)
 
 
-def as_markdown(values: dict[str, Any]) -> str:
+def as_markdown(values: dict[str, Any], template: str = "report.md.jinja") -> str:
     environment = _environment((), autoescape=False)
     environment.finalize = _escaped
     environment.filters["fenced"] = lambda value: Markup(text.fenced(value))
     environment.filters["markdown"] = Markup
-    return environment.get_template("report.md.jinja").render(values)
+    return environment.get_template(template).render(values)
 
 
 def pages(*folders: Path) -> Environment:

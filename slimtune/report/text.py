@@ -80,6 +80,13 @@ def gib(value: Any) -> str:
     return f"{value:.2f} GiB" if number(value) else "-"
 
 
+def usd(value: Any) -> str:
+    """Dollars; under a cent with two digits that say something."""
+    if not number(value):
+        return "-"
+    return f"${value:,.2f}" if value >= 0.01 or value == 0 else f"${value:.2g}"
+
+
 def duration(seconds: Any) -> str:
     if not number(seconds):
         return "-"

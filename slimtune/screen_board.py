@@ -1,0 +1,103 @@
+"""How a leaderboard looks on the terminal: who leads, the scores, the ranks, what is missing."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from slimtune.report.board import Board, RankTable
+from slimtune.report.text import percent
+
+_FULLEST = 6  # tasks that fit a terminal with their scores; more are in the files
+
+
+def show_board(console: Console, board: Board, paths: Mapping[str, Path]) -> None:
+    counts = board.counts
+    console.print(Text(board.name, style="bold"))
+    console.print(Text(board.headline))
+    console.print(
+        f"Cells: {counts['done']} done, {counts['failed']} failed, {counts['running']} running, "
+        f"{counts['waiting']} waiting; stale, kept and not ranked: {counts['stale']}.",
+        style="dim",
+    )
+    for one in board.trouble:
+        _say(console, f"! {one.contestant} on {one.task}: {one.state}{f': {one.why}' if one.why else ''}", "yellow")
+    _show_scores(console, board)
+    for table in board.tables:
+        _show_ranks(console, table)
+    for line in (*board.against_summary, *board.remarks, *_noise(board)):
+        _say(console, line, "dim")
+    for one in board.published:
+        _show_cells(console, one.title, one.columns, one.rows)
+        _say(console, f"Source: {one.source}", "dim")
+        for line in one.caveats:
+            _say(console, line, "dim")
+    console.print()
+    for path in paths.values():
+        console.print(str(path), soft_wrap=True, markup=False, highlight=False)
+
+
+def _show_scores(console: Console, board: Board) -> None:
+    tasks = board.tasks[:_FULLEST]
+    rows = [(name, *(_score(board, name, task) for task in tasks)) for name in board.contestants]
+    _show_cells(console, "Scores, tuned", ("", *tasks), rows)
+    if len(board.tasks) > len(tasks):
+        _say(console, f"{len(board.tasks) - len(tasks)} more tasks are in the files.", "dim")
+
+
+def _score(board: Board, name: str, task: str) -> str:
+    square = board.squares[name, task]
+    if square.shown is None:
+        return square.state
+    score = square.shown.score
+    mark = "*" if square.state == "partly" else ""
+    return f"{score.value:.3f}{mark}\n{score.low:.2f}-{score.high:.2f}"
+
+
+def _show_ranks(console: Console, table: RankTable) -> None:
+    rows = [
+        (
+            one.contestant,
+            f"{one.mean_rank:.2f}",
+            f"{one.interval[0]:.2f}-{one.interval[1]:.2f}" if one.interval else "-",
+            f"{one.rank_range[0]}-{one.rank_range[1]}" if one.rank_range else "-",
+            percent(one.p_best),
+            percent(one.p_top3),
+            f"{one.mean:+.3f}" if table.name == "gain" else f"{one.mean:.3f}",
+        )
+        for one in table.standings
+    ]
+    last = "mean gain" if table.name == "gain" else "mean score"
+    _show_cells(console, table.title, ("", "mean rank", "95%", "range", "P(best)", "P(top 3)", last), rows)
+    if table.critical_difference:
+        _say(console, f"Critical difference: {table.critical_difference:.2f} ranks.", "dim")
+    for line in table.footnotes:
+        _say(console, line, "dim")
+
+
+def _noise(board: Board) -> Sequence[str]:
+    noise = board.noise
+    if noise is None:
+        return ()
+    return (
+        f"Noise between seeds: standard deviation {noise.sd:.4f} [{noise.low:.4f}, {noise.high:.4f}], over "
+        f"{noise.runs} trainings of {noise.squares} contestants and tasks.",
+    )
+
+
+def _show_cells(console: Console, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    table = Table(header_style="dim", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for at, name in enumerate(columns):
+        table.add_column(Text(name), justify="right" if at else "left")
+    for row in rows:
+        table.add_row(*map(Text, row))
+    console.print()
+    console.print(Text(title, style="bold"))
+    console.print(table)
+
+
+def _say(console: Console, text: str, style: str = "") -> None:
+    console.print(Padding(Text(text, style=style), (0, 0, 0, 2)))

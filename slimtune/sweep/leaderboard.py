@@ -1,0 +1,160 @@
+"""A study's leaderboard: its cells in, every table and sentence of it out. Nothing is drawn or written here.
+
+gather      the answers, row by row            ranking    the three tables
+versus      students against teachers          spent      cost, memory, speed
+lines       each cell, with all its figures    beside_published    what others printed
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from slimtune.report.board import Board, Noise, RankTable, Square
+from slimtune.report.text import clean
+from slimtune.stats import Block, SeedNoise, seed_noise
+from slimtune.sweep.beside_published import beside_published
+from slimtune.sweep.gather import Entry, Grid, gather
+from slimtune.sweep.lines import cell_lines, links_of
+from slimtune.sweep.ranking import rank_tables, ranked_block
+from slimtune.sweep.spent import cost_remarks, ran_on, spent
+from slimtune.sweep.store import Study
+from slimtune.sweep.versus import against_teachers, summaries
+
+STATES = ("done", "failed", "running", "waiting")
+
+
+def make_board(
+    study: Study, *, out: Path, rng: np.random.Generator, incomplete: bool = False, published: bool = False
+) -> Board:
+    """The leaderboard of a study; `out` is the folder its links are read from. `incomplete`: rank over missing cells
+    too. `published`: put the published study's figures beside. The same store gives the same numbers."""
+    grid = gather(study)
+    block, noise = ranked_block(grid), seed_noise(_by_seed(grid))
+    tables = rank_tables(grid, block, rng, incomplete=incomplete)
+    names = _in_order(grid, tables)
+    against = against_teachers(grid, noise, rng)
+    ranked = [grid.trained[at] for at in block.contestants] if block.tasks else []
+    found = spent(grid, ranked, [grid.tasks[at] for at in block.tasks])
+    squares = _squares(grid, names, out)
+    return Board(
+        name=clean(study.name),
+        headline=_headline(tables, grid),
+        counts={**_counts(study), "stale": study.stale},
+        contestants=names,
+        tasks=grid.tasks,
+        squares=squares,
+        tables=tables,
+        against=against,
+        against_summary=summaries(against),
+        spent=found,
+        noise=Noise(noise.sd, noise.low, noise.high, noise.cells, noise.runs) if noise else None,
+        cells=cell_lines(study, out),
+        remarks=_remarks(grid, block, noise, incomplete),
+        cost_remarks=cost_remarks(found),
+        published=beside_published(grid, tables) if published else (),
+        trouble=tuple(one for one in squares.values() if one.state != "done"),
+    )
+
+
+def _counts(study: Study) -> Mapping[str, int]:
+    states = Counter(cell.state for cell in study.cells)
+    return {state: states[state] for state in STATES}
+
+
+def _by_seed(grid: Grid) -> list[tuple[float, ...]]:
+    """The tuned scores of each contestant on each task, a seed each."""
+    return [entry.sides["tuned"].seeds for entry in grid.entries.values() if "tuned" in entry.sides]
+
+
+def _in_order(grid: Grid, tables: Sequence[RankTable]) -> tuple[str, ...]:
+    """Ranked contestants by their place, then the other trained ones, then the served."""
+    ranked = [one.contestant for one in tables[0].standings] if tables else []
+    rest = [one for one in grid.contestants if one not in ranked]
+    return (*ranked, *sorted(rest, key=lambda one: one in grid.served))
+
+
+def _squares(grid: Grid, contestants: Sequence[str], out: Path) -> dict[tuple[str, str], Square]:
+    found = {}
+    for task in grid.tasks:
+        shades = _shades(grid, task)
+        for one in contestants:
+            entry = grid.entries.get((one, task))
+            found[one, task] = _square(entry, one, task, shades.get(one, 0), out, ranked=one not in grid.served)
+    return found
+
+
+def _square(entry: Entry | None, contestant: str, task: str, shade: int, out: Path, *, ranked: bool) -> Square:
+    if entry is None:
+        return Square(contestant, task, "not asked for", "", {}, (), ranked=ranked)
+    sides = {side: answers.measured for side, answers in entry.sides.items() if side != "teacher"}
+    links = tuple(link for cell in entry.cells for link in links_of(cell, out))
+    return Square(contestant, task, *_state(entry), sides, links, shade, ranked)
+
+
+def _state(entry: Entry) -> tuple[str, str]:
+    """What came of a contestant on a task, over its seeds, and why where it is not whole."""
+    states = {cell.seed: cell.state for cell in entry.cells}
+    whys = list(dict.fromkeys(clean(cell.why) for cell in entry.cells if cell.why))
+    if all(state == "done" for state in states.values()):
+        gone = not entry.sides
+        return ("failed", "its result is there, and the answers behind it are not") if gone else ("done", "")
+    if "done" in states.values():
+        open_ = ", ".join(f"seed {seed} {state}" for seed, state in states.items() if state != "done")
+        return "partly", "; ".join([open_, *whys])
+    worst = next(state for state in ("failed", "running", "waiting") if state in states.values())
+    return worst, "; ".join(whys)
+
+
+def _shades(grid: Grid, task: str) -> dict[str, int]:
+    """Where each stands between the lowest and the highest score of a task: 0 to 10."""
+    values = {
+        one: answers.value
+        for one in grid.contestants
+        if (answers := grid.answers(one, task, "tuned") or grid.answers(one, task, "served"))
+    }
+    low, high = min(values.values(), default=0), max(values.values(), default=0)
+    return {one: round(10 * (value - low) / (high - low)) if high > low else 5 for one, value in values.items()}
+
+
+def _headline(tables: Sequence[RankTable], grid: Grid) -> str:
+    """Who leads, how surely, and who cannot be told apart from it."""
+    if not tables:
+        return "Nothing to rank yet: no contestant has a tuned score on a task that the others have too."
+    table = tables[0]
+    first = table.standings[0]
+    over = f"{first.tasks} task{'' if first.tasks == 1 else 's'}"
+    said = f"{first.contestant} leads over {over}: mean rank {first.mean_rank:.2f} of {len(table.standings)}"
+    if first.p_best is not None:
+        said += f", first in {first.p_best:.0%} of the draws"
+    near = [one.contestant for one in table.standings[1:] if _close(table, first.contestant, one.contestant)]
+    if table.critical_difference is None or len(table.standings) < 2:
+        return f"{said}."
+    if not near:
+        return f"{said}; every other is further away than the critical difference."
+    if len(near) == len(table.standings) - 1:
+        return f"{said}. By ranks alone, none of the others can be told apart from it."
+    return f"{said}. By ranks alone, it cannot be told apart from {', '.join(near)}."
+
+
+def _close(table: RankTable, first: str, other: str) -> bool:
+    return any(first in group and other in group for group in table.groups)
+
+
+def _remarks(grid: Grid, block: Block, noise: SeedNoise | None, incomplete: bool) -> tuple[str, ...]:
+    lines = [
+        "A rank depends on who else is ranked: add weak contestants, and the leaders' ranks tighten. Intervals of mean "
+        "ranks are Student's t over tasks, given these contestants; chances and rank ranges are of a bootstrap over "
+        "tasks and over the rows of each, which leaves the noise of seeds out."
+    ]
+    if block.left_out and not incomplete:
+        lines.append(f"Not ranked, for want of a score: {'; '.join(clean(str(one)) for one in block.left_out)}.")
+    if grid.served:
+        lines.append(f"Served, compared with and not ranked: {', '.join(sorted(grid.served))}.")
+    if noise is None:
+        lines.append("One seed a cell: how much of a difference is the luck of training is not known.")
+    where = {ran_on(cell) for entry in grid.entries.values() for cell in entry.done if "tuned" in cell.result["sides"]}
+    if len(where) > 1:
+        lines.append(f"The cells did not all run alike, and scores may differ for that: {'; '.join(sorted(where))}.")
+    return tuple(lines)
