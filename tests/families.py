@@ -177,6 +177,7 @@ def live(key: str, folder: Path, tokenizer: Path) -> dict[str, Any]:
         "grad_norms": [report.grad_norm for report in reports],
         "unsliced": [unsliced.loss, unsliced.grad_norm],
         "on_answers": on_answers(resumed, task),
+        "shared_prefix": shared_prefixes(resumed),
         "adapters_that_learned": len(moved),
         "base_unchanged": still,
         "routers": [name for name in frozen if name.endswith(".mlp.gate.weight")],
@@ -185,6 +186,77 @@ def live(key: str, folder: Path, tokenizer: Path) -> dict[str, Any]:
         "resumed_alike": same_adapter(loaded, resumed),
         "answers": answers,
     }
+
+
+PREFIXES = {
+    "none": [(0, 6)],
+    "one token": [(1, 6)],
+    "long": [(300, 8)],
+    "longer than the window in all": [(200, 50)],
+    "two": [(60, 4), (90, 3)],
+    "one row": [(40, 1)],
+    "the same row": [(40, 5)],
+}
+
+
+def rows_of(groups: list[tuple[int, int]], *, alike: bool, seed: int = 5) -> list[Any]:
+    """Rows of random words: for each group (prefix length, rows), with suffixes and answers of unequal length."""
+    import numpy as np
+
+    from slimtune.engine.render import Encoded
+
+    rng = np.random.default_rng(seed)
+
+    def words(count: int) -> tuple[int, ...]:
+        return tuple(rng.integers(5, 400, count).tolist())
+
+    rows = []
+    for prefix, many in groups:
+        start, own = words(prefix), (words(4), words(3))
+        for _ in range(many):
+            ask, answer = own if alike else (words(int(rng.integers(2, 12))), words(int(rng.integers(1, 6))))
+            rows.append(Encoded(str(len(rows)), (*start, *ask), answer))
+    return rows
+
+
+def shared_prefixes(loaded: Any) -> dict[str, dict[str, float]]:
+    """Of rows with prefixes of many kinds: loss and gradients a row at a time, when nothing of another can leak in, and
+    as one row that shares them; and how many tokens each way computes."""
+    from slimtune.engine.collate import padded, shared_prefix
+    from slimtune.engine.prefix import as_batch
+
+    rows = {name: rows_of(groups, alike=name == "the same row") for name, groups in PREFIXES.items()}
+    plain = {name: over(loaded, [padded([row], pad_id=0) for row in found]) for name, found in rows.items()}
+    shared = {name: over(loaded, [as_batch(shared_prefix(found), loaded.model)]) for name, found in rows.items()}
+    return {
+        name: {
+            "losses": [way[name]["loss"] for way in (plain, shared)],
+            "tokens": [way[name]["tokens"] for way in (plain, shared)],
+            "norm": plain[name]["gradient"].norm().item(),
+            "apart": (shared[name]["gradient"] - plain[name]["gradient"]).norm().item(),
+        }
+        for name in rows
+    }
+
+
+def over(loaded: Any, batches: list[dict[str, Any]]) -> dict[str, Any]:
+    """Loss and gradient of one step over these batches."""
+    import torch
+
+    from slimtune.engine.answers import loss_on_answers
+    from slimtune.engine.collate import IGNORE
+
+    loaded.model.train()
+    loaded.model.zero_grad()
+    items, loss = torch.stack([(batch["labels"] != IGNORE).sum() for batch in batches]).sum(), 0.0
+    for batch in batches:
+        if loaded.spec.traits.model_type == "gemma3":
+            batch["token_type_ids"] = torch.zeros_like(batch["input_ids"])
+        part = loss_on_answers(loaded.model, batch, items=items)
+        part.backward()
+        loss += part.item()
+    gradient = torch.cat([p.grad.flatten() for p in loaded.model.parameters() if p.grad is not None])
+    return {"loss": loss, "gradient": gradient, "tokens": sum(batch["input_ids"].numel() for batch in batches)}
 
 
 def on_answers(loaded: Any, task: Any) -> dict[str, float]:

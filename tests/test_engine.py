@@ -3,11 +3,12 @@
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from slimtune.engine import load, lora, sft, source
 from slimtune.engine.checkpoint import checkpoints, newest_whole
-from slimtune.engine.collate import padded, prefix_length, shared_prefix
+from slimtune.engine.collate import padded, prefix_groups, prefix_length, shared_prefix
 from slimtune.engine.generate import _packed, _padded, generate
 from slimtune.engine.memory import is_out_of_memory
 from slimtune.engine.render import make_renderer
@@ -173,34 +174,48 @@ def test_a_layer_without_its_adapter_stops_the_run(adapted, tmp_path: Path, embe
         lora.check_coverage(adapted.model, deeper)
 
 
-@pytest.mark.parametrize("architecture", ["Llama", "Qwen3"])
-def test_shared_prefix_gives_the_gradients_of_the_padded_batch(
-    architecture: str, tmp_path: Path, embedded: Path, task: Path
-) -> None:
-    loaded = loaded_from(family(architecture, tmp_path / "model", embedded))
-    loaded.model = lora.attach_lora(
-        loaded.model, loaded.spec, r=4, alpha=8, dropout=0.0, seed=3, checkpointing=False, window=512
-    )
-    rows = [loaded.renderer.encode(example) for example in get_task(str(task)).train[:8]]
-    count = torch.tensor(sum(len(row.answer) for row in rows))
-    found = []
-    for batch in (padded(rows, pad_id=0), shared_prefix(rows)):
-        loaded.model.zero_grad()
-        loss = loaded.model(**batch, num_items_in_batch=count).loss
-        loss.backward()
-        grads = torch.cat([p.grad.flatten() for p in loaded.model.parameters() if p.grad is not None])
-        found.append((loss.item(), grads))
-    assert found[1][0] == pytest.approx(found[0][0], rel=1e-5)
-    assert found[0][1].abs().sum() > 0
-    assert (found[1][1] - found[0][1]).norm() < 1e-4 * found[0][1].norm()
-
-
 def test_the_shared_prefix_is_most_of_the_tokens(rows) -> None:
     shared = prefix_length([row.prompt for row in rows[:8]])
-    assert (
-        shared > 20
-        and shared_prefix(rows[:8])["input_ids"].numel() < padded(rows[:8], pad_id=0)["input_ids"].numel() / 2
-    )
+    assert shared > 20 and len(shared_prefix(rows[:8]).ids) < padded(rows[:8], pad_id=0)["input_ids"].numel() / 2
+
+
+def saved(prompts: list[tuple[int, ...]], groups: list[list[int]]) -> int:
+    return sum((len(group) - 1) * prefix_length([prompts[index] for index in group]) for group in groups)
+
+
+def cuts(order: list[int]):
+    """Every way to cut a list into runs."""
+    for length in range(1, len(order) + 1):
+        yield from ([order[:length], *rest] for rest in (cuts(order[length:]) if length < len(order) else [[]]))
+
+
+def test_no_other_cut_of_sorted_prompts_saves_more_tokens() -> None:
+    rng = np.random.default_rng(2)
+    for _ in range(60):
+        prompts = [tuple(rng.integers(0, 2, int(rng.integers(1, 9))).tolist()) for _ in range(6)]
+        groups, order = prefix_groups(prompts), sorted(range(6), key=lambda index: prompts[index])
+        assert sorted(index for group in groups for index in group) == list(range(6))
+        assert saved(prompts, groups) == max(saved(prompts, other) for other in cuts(order))
+
+
+def test_two_instructions_are_two_groups() -> None:
+    prompts = [(*start, *own) for own in ((7, 8), (8, 7), (9, 9)) for start in (range(20), range(100, 130))]
+    assert prefix_groups(prompts) == [[0, 2, 4], [1, 3, 5]]
+
+
+def test_fifty_steps_take_the_same_losses_with_shared_prefixes_as_without(tiny_model, task, tmp_path: Path) -> None:
+    found = []
+    for collation in ("padded", "shared-prefix"):
+        loaded = loaded_from(tiny_model)
+        rows = [loaded.renderer.encode(example) for example in get_task(str(task)).train]
+        loaded.model = lora.attach_lora(
+            loaded.model, loaded.spec, r=4, alpha=8, dropout=0.0, seed=3, checkpointing=False, window=512
+        )
+        epochs = 50 * 8 / len(rows)
+        found.append(trained(loaded, rows, tmp_path / collation, collation=collation, epochs=epochs))
+    padded_losses, shared_losses = found[0][1], found[1][1]
+    assert len(padded_losses) == 50 and padded_losses[-1] < padded_losses[0] - 0.5
+    assert shared_losses == pytest.approx(padded_losses, rel=1e-4)
 
 
 @pytest.mark.parametrize("architecture", ["Llama", "Qwen3"])

@@ -9,8 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from families import original
 
 from slimtune.models import FAMILIES, MODELS
+from slimtune.plan import SHARED_PREFIX_TYPES
 
 pytest.importorskip("torch")
 
@@ -72,6 +74,18 @@ def test_logits_of_answers_alone_give_the_loss_and_gradients_of_all(seen: dict) 
     found = seen["on_answers"]
     assert found["ours_loss"] == pytest.approx(found["all_loss"], rel=1e-5)
     assert found["all_norm"] > 0 and found["apart"] < 1e-4 * found["all_norm"]
+
+
+def test_a_shared_prefix_gives_the_loss_and_gradients_of_rows_by_themselves(seen: dict) -> None:
+    for kind, found in seen["shared_prefix"].items():
+        assert found["losses"][1] == pytest.approx(found["losses"][0], rel=1e-5), kind
+        assert found["norm"] > 0 and found["apart"] < 1e-5 * found["norm"], kind
+    by_themselves, together = seen["shared_prefix"]["long"]["tokens"]
+    assert together < by_themselves / 6
+
+
+def test_no_other_architecture_shares_prefixes() -> None:
+    assert {original(key).traits.model_type for key in KEYS} == SHARED_PREFIX_TYPES
 
 
 def test_what_is_no_adapter_stays_as_it_was_and_is_refused_otherwise(seen: dict) -> None:

@@ -1,17 +1,21 @@
-"""How rows become tensors: padded, or one row in which all examples share their prefix.
+"""How rows become tensors: padded, or one row in which examples share their prefixes.
 
 Shared prefix: the examples of a task begin alike (instructions, labels, tools). `[prefix, suffix 1, ..., suffix n]` is
 one row in which every suffix continues the prefix's positions and sees the prefix and itself only. Loss and gradients
-are those of the padded batch; the prefix is computed once instead of n times.
+are those of the padded batch; the prefix is computed once instead of n times. Rows that begin in several ways (two
+system prompts, a passage a question) make several such groups, side by side.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 
 from slimtune.engine.render import Encoded
 
 IGNORE = -100
+NOWHERE = -1  # a group or segment of its own that nothing may attend to: padding
 Batch = dict[str, torch.Tensor]
 
 
@@ -27,34 +31,83 @@ def padded(rows: Sequence[Encoded], *, pad_id: int, multiple: int = 1) -> Batch:
     return {name: torch.tensor(value) for name, value in batch.items()}
 
 
-def shared_prefix(rows: Sequence[Encoded]) -> Batch:
-    """input_ids, labels and position_ids of shape [1, T], and a boolean mask [1, 1, T, T] (True: may attend)."""
-    shared = prefix_length([row.prompt for row in rows])
-    ids, labels = [*rows[0].prompt[:shared]], [IGNORE] * shared
-    positions, segments = list(range(shared)), [0] * shared
-    for number, row in enumerate(rows, start=1):
-        suffix = [*row.prompt[shared:], *row.answer]
-        ids += suffix
-        labels += [IGNORE] * (len(row.prompt) - shared) + list(row.answer)
-        positions += range(shared, shared + len(suffix))
-        segments += [number] * len(suffix)
-    segment, place = torch.tensor(segments), torch.arange(len(ids))
-    own_or_prefix = (segment[None, :] == 0) | (segment[None, :] == segment[:, None])
-    mask = own_or_prefix & (place[None, :] <= place[:, None])
-    return {
-        "input_ids": torch.tensor([ids]),
-        "labels": torch.tensor([labels]),
-        "position_ids": torch.tensor([positions]),
-        "attention_mask": mask[None, None],
-    }
+@dataclass(frozen=True)
+class Layout:
+    """One row of all examples, each tensor [T]. `group` numbers the prefixes; `segment` is 0 in a prefix, and numbers
+    the suffixes from 1 over all groups; padding is NOWHERE in both, and attends to itself so that its softmax is one.
+    `before` is the place of the token that comes before in its own example, NOWHERE at its beginning."""
+
+    ids: torch.Tensor
+    labels: torch.Tensor
+    positions: torch.Tensor
+    group: torch.Tensor
+    segment: torch.Tensor
+    before: torch.Tensor
+
+    def mask(self, *, window: int | None = None) -> torch.Tensor:
+        """Who may attend to whom, [1, 1, T, T] boolean. `window`: to how many tokens at most, itself among them."""
+        place = torch.arange(len(self.ids), device=self.ids.device)
+        seen = (self.segment[None, :] == 0) | (self.segment[None, :] == self.segment[:, None])
+        seen &= (self.group[None, :] == self.group[:, None]) & (place[None, :] <= place[:, None])
+        if window is not None:
+            seen &= self.positions[:, None] - self.positions[None, :] < window
+        return seen[None, None]
+
+
+def shared_prefix(rows: Sequence[Encoded], *, pad_id: int = 0, multiple: int = 1) -> Layout:
+    """All rows as one, in groups that share a prefix; padded on the right to a multiple, so that lengths repeat."""
+    ids, labels, positions, group, segment, before = [], [], [], [], [], []
+    suffixes = 0
+    for number, members in enumerate(prefix_groups([row.prompt for row in rows])):
+        shared = prefix_length([rows[index].prompt for index in members])
+        start = len(ids)
+        parts = [(rows[members[0]].prompt[:shared], (), 0)]
+        for index in members:
+            suffixes += 1
+            parts.append((rows[index].prompt[shared:], rows[index].answer, suffixes))
+        for prompt, answer, own in parts:
+            first = 0 if own == 0 else shared
+            length, here = len(prompt) + len(answer), len(ids)
+            ids += [*prompt, *answer]
+            labels += [*[IGNORE] * len(prompt), *answer]
+            positions += range(first, first + length)
+            group += [number] * length
+            segment += [own] * length
+            ahead = NOWHERE if first == 0 else start + shared - 1
+            before += [ahead, *range(here, here + length - 1)][:length]
+    space = -len(ids) % multiple
+    fill = {"ids": pad_id, "labels": IGNORE, "positions": 0}
+    names = {"ids": ids, "labels": labels, "positions": positions, "group": group, "segment": segment, "before": before}
+    return Layout(**{name: torch.tensor(value + [fill.get(name, NOWHERE)] * space) for name, value in names.items()})
+
+
+def prefix_groups(prompts: Sequence[Sequence[int]]) -> list[list[int]]:
+    """Prompts' numbers in groups that share a prefix, so that many tokens are computed once.
+
+    Prompts that share most are neighbours in the order of their tokens, and of n neighbours that share k tokens n - 1
+    times k are saved. No cut of that order saves more; found from the end on, in time quadratic in the prompts."""
+    order = sorted(range(len(prompts)), key=lambda index: prompts[index])
+    alike = [prefix_length([prompts[a], prompts[b]]) for a, b in pairwise(order)]
+    saved, cut = [0] * (len(order) + 1), [0] * len(order)
+    for start in range(len(order) - 1, -1, -1):
+        shared, saved[start], cut[start] = len(prompts[order[start]]) - 1, saved[start + 1], start + 1
+        for end in range(start + 1, len(order)):
+            shared = min(shared, alike[end - 1])
+            if (end - start) * shared + saved[end + 1] > saved[start]:
+                saved[start], cut[start] = (end - start) * shared + saved[end + 1], end + 1
+    groups, start = [], 0
+    while start < len(order):
+        groups.append(sorted(order[start : cut[start]]))
+        start = cut[start]
+    return sorted(groups)
 
 
 def prefix_length(prompts: Sequence[Sequence[int]]) -> int:
     """How many leading tokens all prompts share, leaving each at least one token of its own: the first answer token is
     predicted from it."""
     shortest = min(map(len, prompts)) - 1
-    first = prompts[0]
+    first, last = min(prompts), max(prompts)  # in the order of their tokens: what these share, all share
     for index in range(shortest):
-        if any(prompt[index] != first[index] for prompt in prompts):
+        if first[index] != last[index]:
             return index
     return max(shortest, 0)

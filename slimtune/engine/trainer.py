@@ -18,6 +18,7 @@ from slimtune.engine.checkpoint import Misses, write_checkpoint
 from slimtune.engine.collate import IGNORE, Batch, padded, shared_prefix
 from slimtune.engine.load import Loaded
 from slimtune.engine.memory import is_out_of_memory, release
+from slimtune.engine.prefix import as_batch
 from slimtune.engine.render import Encoded
 from slimtune.engine.schedule import Settings, StepReport, TrainResult, row_order
 from slimtune.engine.watch import Watch
@@ -104,16 +105,14 @@ class RowTrainer(SFTTrainer):
 
     def _tensors(self, part: Sequence[Encoded]) -> Batch:
         if self.settings.collation == "shared-prefix":
-            tensors = shared_prefix(part)
+            tensors = as_batch(shared_prefix(part, pad_id=self.pad_id), self.model)
         else:
             tensors = padded(part, pad_id=self.pad_id, multiple=8 if self.args.device.type == "cuda" else 1)
-        assert torch.equal(
-            tensors["labels"][tensors["labels"] != IGNORE],
-            torch.tensor([token for row in part for token in row.answer]),
-        ), "the loss is not on the answers alone"
+        asked = tensors["labels"][tensors["labels"] != IGNORE].tolist()
+        assert sorted(asked) == sorted(token for row in part for token in row.answer), "the loss is not on the answers"
         if self.spec.traits.model_type == "gemma3":  # with its vision tower it asks which tokens are of an image
             tensors["token_type_ids"] = torch.zeros_like(tensors["input_ids"])
-        return {name: tensor.to(self.args.device) for name, tensor in tensors.items()}
+        return self._prepare_inputs(tensors)
 
     def _loss(self, model: Any, tensors: Batch, items: int) -> torch.Tensor:
         with self.compute_loss_context_manager():

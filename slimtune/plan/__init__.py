@@ -8,7 +8,7 @@ choose_collation     how rows are laid out (collation.py)
 yarn_for             how a context beyond the native one is reached (context.py)
 """
 
-from slimtune.plan.collation import SHARED_PREFIX_FAMILIES, choose_collation
+from slimtune.plan.collation import SHARED_PREFIX_TYPES, choose_collation
 from slimtune.plan.context import Yarn, context_problem, refuse_needles, usable_tokens, yarn_for
 from slimtune.plan.host import disk_gib, ram_gib, refuse_full_disk
 from slimtune.plan.memory import Setting, parts_gib
@@ -16,7 +16,7 @@ from slimtune.plan.planner import Plan, choose_precision, high_gib, make_plan, w
 from slimtune.plan.speed import Speed, estimate_speed
 
 __all__ = [
-    "SHARED_PREFIX_FAMILIES",
+    "SHARED_PREFIX_TYPES",
     "Plan",
     "Setting",
     "Speed",

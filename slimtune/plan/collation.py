@@ -3,16 +3,18 @@
 from slimtune.errors import UserError
 from slimtune.models import ModelSpec
 
-SHARED_PREFIX_FAMILIES = frozenset({"smollm2", "llama3", "qwen3"})
-"""Full attention in every layer, and gradients proven equal to the padded batch's in the tests."""
+SHARED_PREFIX_TYPES = frozenset(
+    {"gemma3", "gemma3_text", "granite", "lfm2", "llama", "mistral", "qwen2", "qwen3", "qwen3_moe"}
+)
+"""Model types (as a config.json names them) whose gradients are proven equal to the padded batch's in the tests."""
 
 
 def choose_collation(spec: ModelSpec, *, asked: str, cuda: bool) -> str:
     """ "padded" or "shared-prefix". Raises UserError where the recipe asks for what would train something else."""
-    proven = spec.family in SHARED_PREFIX_FAMILIES and not cuda
+    proven = spec.traits.model_type in SHARED_PREFIX_TYPES and not cuda
     if asked == "auto":
         return "shared-prefix" if proven else "padded"
     if asked == "shared-prefix" and not proven:
-        why = "Unsloth's GPU kernels ignore the mask it needs" if cuda else f"it is not proven for {spec.family}"
+        why = "Unsloth's GPU kernels ignore the mask it needs" if cuda else f"it is not proven for {spec.label}"
         raise UserError(f"train.collation: shared-prefix is not available here: {why}. Use auto or padded.")
     return asked
