@@ -228,6 +228,7 @@ def _read_task(recipe: Recipe, data_dir: Path | None) -> Task:
         test_rows=data.test_rows,
         skip_bad=data.skip_bad,
         seed=recipe.seed,
+        test_seed=data.test_seed,
     )
     if recipe.task is not None:
         return get_task(recipe.task, data_dir=data_dir, selection=selection)

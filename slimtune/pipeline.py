@@ -28,6 +28,7 @@ from slimtune.steps import Steps
 from slimtune.steps.teacher import teacher_due
 
 RUNS = Path("runs")  # where runs lie unless told otherwise
+TRAINING_SCHEMA = 1  # raise it when a change to slimtune changes what training makes of the same recipe
 THIS_MACHINE = "this machine's"  # the card of a run that rehearses for no other
 
 
@@ -48,18 +49,21 @@ def run_recipe(
     as_gpu: GpuSpec | None = None,
     listener: Listener,
     should_stop: Callable[[], bool] = lambda: False,
+    shelf: Any | None = None,
 ) -> Outcome:
     """Run a checked recipe to its report, or go on where an earlier call stopped.
 
     `out` is the run's folder; without it, runs/<name>-<fingerprint>. `as_gpu` plans for that card and holds this one to
-    its memory. Raises the errors of slimtune.errors, whose exit codes say whether the same command can help.
+    its memory. `shelf` (engine.shelf) keeps the base model for the next run of this process.
+
+    Raises the errors of slimtune.errors, whose exit codes say whether the same command can help.
     """
     identity = run_identity(prepared, as_gpu=as_gpu)
     folder = out or run_folder(RUNS, name, identity)
     with open_run(folder, identity) as run, _library_output(folder):
         if run.has("report.html") and not teacher_due(prepared.recipe, folder):
             return Outcome(folder, read_report(folder), True)
-        return Outcome(folder, _run(prepared, run, as_gpu, listener, should_stop), False)
+        return Outcome(folder, _run(prepared, run, as_gpu, listener, should_stop, shelf), False)
 
 
 def run_identity(prepared: Ready, *, as_gpu: GpuSpec | None) -> dict[str, str]:
@@ -78,14 +82,19 @@ def run_folder(runs: Path, name: str, identity: Mapping[str, str]) -> Path:
 
 
 def _run(
-    prepared: Ready, run: Run, as_gpu: GpuSpec | None, listener: Listener, should_stop: Callable[[], bool]
+    prepared: Ready,
+    run: Run,
+    as_gpu: GpuSpec | None,
+    listener: Listener,
+    should_stop: Callable[[], bool],
+    shelf: Any | None,
 ) -> Report:
     with telling(run.folder, listener) as told:
         require_training()
         asked = prepared.recipe.as_json()
         if run.step("recipe.json", lambda: asked).get("teacher") != asked.get("teacher"):
             write_json(run.folder / "recipe.json", asked)
-        steps = Steps(prepared, run, as_gpu=as_gpu, listener=told, should_stop=should_stop)
+        steps = Steps(prepared, run, as_gpu=as_gpu, listener=told, should_stop=should_stop, shelf=shelf)
         steps.greet()
         base = steps.base()
         few_shot = steps.few_shot()

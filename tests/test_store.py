@@ -119,19 +119,20 @@ def test_what_would_fail_the_same_way_is_final(store, exit_code):
     assert (cell(store).state, cell(store).why) == ("failed", "no")
 
 
-@pytest.mark.parametrize("exit_code", [69, KILLED])
-def test_what_may_pass_by_itself_is_tried_three_times(store, exit_code):
+def test_a_cell_whose_process_is_killed_is_tried_three_times(store):
     folder = cell(store).folder
     states = []
     for _ in range(3):
-        write_failure(folder, exit_code=exit_code, why="gone", attempt="a-1")
+        write_failure(folder, exit_code=KILLED, why="gone", attempt="a-1")
         states.append(cell(store).state)
-    assert states == ["waiting", "waiting", "failed"] and read_failure(folder) == Failure(exit_code, "gone", "a-1", 3)
+    assert states == ["waiting", "waiting", "failed"] and read_failure(folder) == Failure(KILLED, "gone", "a-1", 3)
 
 
-def test_a_stop_is_never_final(store):
+@pytest.mark.parametrize("exit_code", [75, 69])
+def test_a_stop_and_a_service_that_is_away_are_never_final(store, exit_code):
     for _ in range(9):
-        assert not write_failure(cell(store).folder, exit_code=75, why="stopped", attempt="a-1").final
+        assert not write_failure(cell(store).folder, exit_code=exit_code, why="stopped", attempt="a-1").final
+    assert cell(store).state == "waiting"
 
 
 def test_where_there_is_no_study_it_says_how_to_begin_one(tmp_path):

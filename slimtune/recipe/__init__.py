@@ -5,7 +5,15 @@ keys       its keys as a list, and which one is meant by a word that is none
 reading    from the file to the recipe, or to every mistake in it
 """
 
-from slimtune.recipe.reading import RecipeSource, check_recipe, find_recipe, load_recipe, read_recipe, recipes_folder
+from slimtune.recipe.reading import (
+    RecipeSource,
+    check_recipe,
+    find_recipe,
+    load_recipe,
+    put_key,
+    read_recipe,
+    recipes_folder,
+)
 from slimtune.recipe.sections import Context, Data, Evaluate, Judge, Lora, Recipe, Section, Served, Teacher, Train
 
 __all__ = [
@@ -23,6 +31,7 @@ __all__ = [
     "check_recipe",
     "find_recipe",
     "load_recipe",
+    "put_key",
     "read_recipe",
     "recipes_folder",
 ]

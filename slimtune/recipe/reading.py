@@ -82,19 +82,25 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
 
 def _override(document: Document, text: str) -> list[Problem]:
     key, equals, value = text.partition("=")
-    keys = tuple(key.split("."))
-    if not equals or not all(keys):
+    if not equals or not all(key.split(".")):
         return [Problem(f"--set {text}", "is not of the form a.b=c")]
+    items = value[1:-1].split(",") if value.startswith("[") and value.endswith("]") else None
+    given = parse_scalar(value) if items is None else [parse_scalar(item.strip()) for item in items]
+    return put_key(document, key, given, said=f"--set {text}", line=f"--set {key}")
+
+
+def put_key(document: Document, key: str, value: Any, *, said: str, line: int | str) -> list[Problem]:
+    """Set "a.b" in a document, which says from now on that it stands in `line`. `said` is what a problem calls it."""
+    *path, name = key.split(".")
     place = document.value
-    if keys[0] == "context" and isinstance(place.get("context"), int):
+    if path[:1] == ["context"] and isinstance(place.get("context"), int):
         place["context"] = {"length": place["context"]}
-    for step in keys[:-1]:
+    for step in path:
         place = place.setdefault(step, {})
         if not isinstance(place, dict):
-            return [Problem(f"--set {text}", f"{step} is not a section")]
-    items = value[1:-1].split(",") if value.startswith("[") and value.endswith("]") else None
-    place[keys[-1]] = parse_scalar(value) if items is None else [parse_scalar(item.strip()) for item in items]
-    document.lines[keys] = f"--set {key}"
+            return [Problem(said, f"{step} is not a section")]
+    place[name] = value
+    document.lines[(*path, name)] = line
     return []
 
 

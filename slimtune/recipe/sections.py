@@ -82,6 +82,8 @@ class Data(Section):
     """At most so many, chosen by `seed`."""
     test_rows: int | None = Field(None, ge=1)
     """The same for test rows."""
+    test_seed: int | None = Field(None, ge=0)
+    """Of the choice of test rows, in place of `seed`: so runs with several seeds answer the same rows."""
     skip_bad: bool = False
     """Leave rows out, counted, that cannot be read or that the model's template cannot hold."""
     long_rows: Literal["error", "drop"] = "error"

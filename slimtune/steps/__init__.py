@@ -29,11 +29,18 @@ class Steps:
     """greet, base, few_shot, train, tuned and teacher, in this order. A step that is complete costs a read."""
 
     def __init__(
-        self, prepared: Ready, run: Run, *, as_gpu: GpuSpec | None, listener: Listener, should_stop: Callable[[], bool]
+        self,
+        prepared: Ready,
+        run: Run,
+        *,
+        as_gpu: GpuSpec | None,
+        listener: Listener,
+        should_stop: Callable[[], bool],
+        shelf: Any | None = None,
     ):
         self.prepared, self.recipe, self.task, self.run = prepared, prepared.recipe, prepared.task, run
         self.listener, self.should_stop = listener, should_stop
-        self.bench = Bench(prepared, run, as_gpu=as_gpu, listener=listener)
+        self.bench = Bench(prepared, run, as_gpu=as_gpu, listener=listener, shelf=shelf)
         self.teacher_column = TeacherColumn(
             prepared, run, max_new_tokens=self.bench.limit, listener=listener, should_stop=should_stop
         )

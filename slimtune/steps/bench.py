@@ -6,6 +6,7 @@ Loading also counts tokens, makes the final plan, and records what really runs.
 import shlex
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -25,9 +26,11 @@ from slimtune.status import Listener
 class Bench:
     """`shots`, `facts` and `rows` are there once the model is loaded."""
 
-    def __init__(self, prepared: Ready, run: Run, *, as_gpu: GpuSpec | None, listener: Listener):
+    def __init__(
+        self, prepared: Ready, run: Run, *, as_gpu: GpuSpec | None, listener: Listener, shelf: Any | None = None
+    ):
         self.prepared, self.recipe, self.task, self.run = prepared, prepared.recipe, prepared.task, run
-        self.listener = listener
+        self.listener, self.shelf = listener, shelf
         self.as_gpu, self.gpu = as_gpu, as_gpu or detect_gpu()
         self.limit = self.recipe.evaluate.max_new_tokens or self.task.max_new_tokens + self.recipe.thinking_room
         self.yarn = yarn_for(prepared.spec, self.recipe.context)
@@ -60,18 +63,7 @@ class Bench:
         if len(self.shots) < len(asked):
             self.listener.say(f"{len(self.shots)} of {len(asked)} worked examples fit the model's context.")
         self.plan = self._planned(RowTokens([len(row) for row in self.rows], [len(row.answer) for row in self.rows]))
-        self.model = load.load_model(
-            spec,
-            where,
-            renderer,
-            precision=self.plan.precision,
-            quantisation=quantisation,
-            window=max(self.recipe.context.length, longest + self.limit),
-            yarn=self.yarn,
-            tiled_mlp=self.plan.tiled_mlp,
-            offload_embedding=self.plan.offload_embedding,
-            seed=self.recipe.seed,
-        )
+        self.model = self._load(where, renderer, window=max(self.recipe.context.length, longest + self.limit))
         write_json(self.run.folder / "plan.json", self.plan.as_json())
         facts = load.describe(self.model)
         self.facts = facts | {"versions": {"slimtune": __version__, **facts["versions"]}}
@@ -82,6 +74,28 @@ class Bench:
             went_on = [*began.get("went_on_with", ()), now]
             write_json(self.run.folder / "environment.json", began | {"went_on_with": went_on})
         return self.model
+
+    def _load(self, where: Any, renderer: Any, *, window: int) -> Any:
+        """The base model; from the shelf, where the run before in this process left one loaded the same way."""
+        from slimtune.engine import load
+
+        plan, spec = self.plan, self.prepared.spec
+        how = {
+            "precision": plan.precision,
+            "quantisation": plan.quantisation,
+            "window": window,
+            "yarn": self.yarn,
+            "tiled_mlp": plan.tiled_mlp,
+            "offload_embedding": plan.offload_embedding,
+        }
+
+        def loaded() -> Any:
+            return load.load_model(spec, where, renderer, **how, seed=self.recipe.seed)
+
+        if self.shelf is None:
+            return loaded()
+        kept = self.shelf.take((spec.key, where.digest, *how.values()), loaded)
+        return replace(kept, renderer=renderer, seed=self.recipe.seed)
 
     def _planned(self, counted: RowTokens | None = None) -> Plan:
         """The plan for this machine; a run that goes on keeps the precision and quantisation it began with."""

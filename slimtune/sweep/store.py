@@ -27,7 +27,7 @@ MATRIX = "matrix.json"
 RESULT, FAILED = "result.json", "failed.json"
 SIDES = ("base", "few_shot", "tuned", "teacher", "served")
 KILLED = 137  # the exit code that a shell gives a process which SIGKILL ended
-MOST_TRIES = 3  # of what may pass by itself: a kill, a service that is away
+MOST_TRIES = 3  # of a cell whose process is killed
 _AGAIN = (Interrupted.exit_code, ServiceAway.exit_code, CannotWrite.exit_code, KILLED)
 _ENVIRONMENT = ("gpu", "device", "precision", "quantisation", "attention", "collation", "model", "versions")
 _FRESH_S = 120.0  # for showing only: a run on another machine that said something so lately is at work
@@ -82,7 +82,7 @@ class Failure:
     @property
     def final(self) -> bool:
         """Whether trying again is for the user to say."""
-        often = self.exit_code in (KILLED, ServiceAway.exit_code) and self.tries >= MOST_TRIES
+        often = self.exit_code == KILLED and self.tries >= MOST_TRIES
         return often or self.exit_code not in _AGAIN
 
 
@@ -134,7 +134,7 @@ def side_rows(cell: Cell, side: str) -> SideRows | None:
 def at_work(folder: Path) -> Path | None:
     """The attempt of a cell that a process is at, as far as can be seen from here; None where there is none. Locks do
     not reach over every network disk, so a run that said something lately counts too."""
-    for attempt in sorted((folder / "attempts").glob("*-*")):
+    for attempt in sorted(path for path in (folder / "attempts").glob("*-*") if path.is_dir()):
         if holder(attempt):
             return attempt
         said = _json(attempt / STATUS) or {}

@@ -118,8 +118,12 @@ def _select(
     return (
         job,
         _choose(train, job.kind, selection.train_rows, (selection.seed, 0)),
-        _choose(test, job.kind, selection.test_rows, (selection.seed, 1)),
+        _choose(test, job.kind, selection.test_rows, (_test_seed(selection), 1)),
     )
+
+
+def _test_seed(selection: Selection) -> int:
+    return selection.seed if selection.test_seed is None else selection.test_seed
 
 
 def _choose(examples: tuple[Example, ...], kind: str, rows: int | None, seed: Sequence[int]) -> tuple[Example, ...]:
@@ -191,11 +195,11 @@ def _notes(job: Job, chosen: Job, selection: Selection, train_rows: int, test_ro
             f"Only {len(chosen.labels)} of {len(job.labels)} {job.label_noun} are used, in the prompt and in the rows: "
             "the scores may not be set beside those on all of them."
         )
-    for side, asked, there in (
-        ("training", selection.train_rows, train_rows),
-        ("test", selection.test_rows, test_rows),
+    for side, asked, there, seed in (
+        ("training", selection.train_rows, train_rows, selection.seed),
+        ("test", selection.test_rows, test_rows, _test_seed(selection)),
     ):
         if asked is not None:
             text = f"At most {asked:,} {side} rows were asked for; there are {there:,}."
-            notes.append(text if asked > there else f"The {side} rows are a seeded choice (seed {selection.seed}).")
+            notes.append(text if asked > there else f"The {side} rows are a seeded choice (seed {seed}).")
     return tuple(note for note in notes if note)

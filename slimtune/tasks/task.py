@@ -21,6 +21,7 @@ class Selection:
     train_rows: int | None = None
     test_rows: int | None = None
     seed: int = 0
+    test_seed: int | None = None  # of the choice of test rows, where it is not `seed`
     skip_bad: bool = False  # leave out rows that cannot be read, and count them, where they would be refused
 
     def __post_init__(self) -> None:

@@ -1,0 +1,79 @@
+"""Who works on a study: each process counts up in a file of its own, and one that stops counting is gone.
+
+A machine's lock does not reach over every network disk, so an attempt of another machine is taken over only when that
+machine ended, or did not count on for LEASE_S of our own, monotonic time. Clocks are not compared.
+"""
+
+import os
+import socket
+import time
+from pathlib import Path
+
+from slimtune.files import read_json, write_json
+
+LEASE_S = 90.0
+_BEAT_S = 10.0
+
+
+class Lease:
+    """This process's line in the list of those who work here, and what it has spent so far."""
+
+    def __init__(self, store: Path, *, usd_per_hour: float | None):
+        self.host, self.price = socket.gethostname(), usd_per_hour
+        self.path = store / "runners" / f"{self.host}-{os.getpid()}.json"
+        self._began = self._written = time.monotonic()
+        before = read_json(self.path) if self.path.is_file() else {}  # another process had this number once
+        self._earlier_s, self._beats = before.get("seconds", 0.0), before.get("beats", 0)
+        self._write(ended=False)
+
+    def beat(self) -> None:
+        """Count on, if it is time."""
+        if time.monotonic() - self._written > _BEAT_S:
+            self._write(ended=False)
+
+    def end(self) -> None:
+        self._write(ended=True)
+
+    @property
+    def seconds(self) -> float:
+        """How long this process has worked here."""
+        return time.monotonic() - self._began
+
+    @property
+    def usd(self) -> float | None:
+        """Dollars so far; None where the machine's price is not known."""
+        return None if self.price is None else (self._earlier_s + self.seconds) / 3600 * self.price
+
+    def _write(self, *, ended: bool) -> None:
+        self._written, self._beats = time.monotonic(), self._beats + 1
+        seconds = self._earlier_s + self.seconds
+        facts = {"host": self.host, "pid": os.getpid(), "beats": self._beats, "seconds": seconds, "usd": self.usd}
+        write_json(self.path, facts | {"ended": ended})
+
+
+class Others:
+    """The other machines of a study, watched since this was made."""
+
+    def __init__(self, store: Path):
+        self.store = store
+        self._seen: dict[Path, tuple[int, float]] = {}
+
+    def gone(self, host: str) -> bool:
+        """Whether no process of that machine works here any more, as far as we have watched."""
+        return all(self._ended(path) for path in (self.store / "runners").glob(f"{host}-*.json"))
+
+    def _ended(self, path: Path) -> bool:
+        found, now = read_json(path), time.monotonic()
+        beats, since = self._seen.get(path, (None, now))
+        if found["beats"] != beats:
+            self._seen[path] = (found["beats"], since := now)
+        return found["ended"] or now - since > LEASE_S
+
+
+def spent_usd(store: Path, *, own: Lease | None = None) -> float | None:
+    """Dollars that all processes of a study have cost so far, with what `own` has to this moment; None where none of
+    them knew its price."""
+    files = (path for path in (store / "runners").glob("*.json") if own is None or path != own.path)
+    found = [*(read_json(path)["usd"] for path in files), own.usd if own else None]
+    known = [usd for usd in found if usd is not None]
+    return sum(known) if known else None
