@@ -13,7 +13,7 @@ from slimtune.answering import answer, asked_label, fitting_shots, judging
 from slimtune.check import Ready, checked_task
 from slimtune.data import Example
 from slimtune.engine import require_training
-from slimtune.errors import UserError, unknown_name
+from slimtune.errors import ServiceAway, UserError, unknown_name
 from slimtune.evaluate import Evaluation, choose_shots, with_shots, write_evaluation
 from slimtune.files import DISK_GONE, read_json, write_json, writing
 from slimtune.gpus import GpuSpec, detect_gpu
@@ -102,10 +102,19 @@ def _run(
         steps.train()
         tuned = steps.tuned()
         steps.needles("tuned")
-        teacher = steps.teacher()
+        teacher = _teacher(steps, run)
         _assert_same_rows(base, few_shot, tuned, teacher)
         told.say("Writing the report.")
         return write_report(run.folder)
+
+
+def _teacher(steps: Steps, run: Run) -> Evaluation | None:
+    """The teacher's column. Where it cannot be had now, base and tuned are reported before that is said."""
+    try:
+        return steps.teacher()
+    except (ServiceAway, UserError):
+        write_report(run.folder)
+        raise
 
 
 @contextlib.contextmanager

@@ -126,7 +126,7 @@ def read_state(folder: Path) -> State:
 def _phase(folder: Path, exit_code: Any, owner: dict[str, Any]) -> Phase:
     if owner:
         return "running"
-    if (folder / "report.html").is_file():
+    if (folder / "report.html").is_file() and not exit_code:  # a teacher that could not be asked leaves a report too
         return "finished"
     return "stopped" if exit_code in _GOES_ON else "failed"
 

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from slimtune.recipe import load_recipe, read_recipe
 from slimtune.report import read_report
 from slimtune.report.collect import collect
 from slimtune.report.write import report_fragment
+from slimtune.status import read_state
 from slimtune.tasks import get_task
 
 KEY, KEY_ENV = "sk-canary-5d41402abc4b2a76", "SLIMTUNE_TEST_KEY"
@@ -190,6 +192,30 @@ def test_a_run_shows_its_teacher_beside_base_and_tuned(recipe: Path, tmp_path: P
     assert not run(shots).already_done and len(teacher.asked) == 18
     assert read_report(out).scores[-1].label == "teacher, big, 3-shot"
     assert collect(out).missing == ()
+
+
+def test_a_teacher_that_goes_away_leaves_a_report_of_base_and_tuned(recipe, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("SLIMTUNE_CACHE", str(tmp_path / "cache"))
+    away, out = failed(503, headers={"Retry-After": "900"}), tmp_path / "run"
+
+    def run(path: Path):
+        return run_recipe(ready(read_recipe(path)), name="taught", out=out, listener=Heard())
+
+    with ChatServer(lambda body, number: away if number >= 4 else label(body, number)) as server:
+        run(recipe)
+        for file in [*out.glob("report.*"), out / "status.json"]:  # as a run is that comes to its teacher
+            file.unlink()
+        taught = recipe_with(recipe, teacher=f"{{model: big, base_url: {server.url}, concurrency: 1}}")
+        with pytest.raises(ServiceAway):
+            run(taught)
+        assert [row.name for row in read_report(out).scores] == ["base", "few_shot", "tuned"]
+        assert "teacher/ is missing" in (out / "report.html").read_text() and not (out / "teacher").exists()
+        assert read_state(out).phase == "stopped" and "answered 503" in read_state(out).error
+        server.script = label
+        monkeypatch.setattr("slimtune.steps.bench.Bench.loaded", None)  # nothing but the teacher is asked
+        assert [row.name for row in run(taught).report.scores][-1] == "teacher"
+        asked = Counter(map(json.dumps, server.asked))
+        assert sorted(asked.values()) == [1] * 8 + [2] and read_state(out).phase == "finished"
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import gradio as gr
 
 from slimtune import jobs
 from slimtune.app.look import html, sentence
-from slimtune.app.results_tab import finished
+from slimtune.app.results_tab import reported
 from slimtune.errors import SlimtuneError
 from slimtune.report.collect import NAMES
 from slimtune.report.side_by_side import side_by_side
@@ -22,14 +22,14 @@ def build(tab: gr.Tab) -> None:
 
 
 def _choices(names: list[str] | None) -> Any:
-    known = finished()
+    known = reported()
     kept = [name for name in names or [] if name in known]
     return gr.update(choices=known, value=kept or known[:3])
 
 
 def _compare(names: list[str] | None) -> str:
     if not names:
-        return sentence("Choose runs to compare. A run is there once it is finished.")
+        return sentence("Choose runs to compare. A run is there once it has a report.")
     try:
         return html("compare", {"names": NAMES, "found": side_by_side([jobs.find_run(name) for name in names])})
     except SlimtuneError as error:

@@ -44,13 +44,13 @@ def build(tab: gr.Tab) -> None:
     )  # fmt: skip
 
 
-def finished() -> list[str]:
-    """The names of finished runs, newest first."""
-    return [state.name for state in jobs.list_runs() if state.phase == "finished"]
+def reported() -> list[str]:
+    """The names of runs that have a report, newest first."""
+    return [state.name for state in jobs.list_runs() if (state.folder / "report.html").is_file()]
 
 
 def _choices(name: str | None) -> Any:
-    names = finished()
+    names = reported()
     return gr.update(choices=names, value=name if name in names else next(iter(names), None))
 
 
