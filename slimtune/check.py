@@ -22,7 +22,7 @@ from slimtune.scorers.judge import judge_misfit
 from slimtune.stats import smallest_detectable_difference
 from slimtune.tasks import Quality, Selection, Task, get_task, inspect_task, task_from_files
 from slimtune.tasks.formats import column_problems
-from slimtune.tasks.mix import mix_thoughts
+from slimtune.tasks.mix import mix_thoughts, note_unused
 
 _CHARACTERS_PER_TOKEN = 3.0  # for a first plan, before a tokenizer has counted; English text has 4 to 5
 
@@ -70,6 +70,8 @@ def read_rows(recipe: Recipe, data_dir: Path | None = None) -> tuple[Task, Quali
     task = _read_task(recipe, data_dir)
     if recipe.thinking == "mixed":
         task = mix_thoughts(task, seed=recipe.seed)
+    elif recipe.thinking == "off":
+        task = note_unused(task)
     return task, inspect_task(task, allowed_leaks=1.0 if recipe.data.allow_overlap else 0.05)
 
 

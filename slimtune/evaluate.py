@@ -15,9 +15,8 @@ import numpy as np
 from slimtune.data import Completion, Example, Message, Score, Tally, ToolCall
 from slimtune.errors import UserError
 from slimtune.files import append_line, digest_json, publish_folder, read_json, read_log, write_json
-from slimtune.models.thoughts import split_thought
 from slimtune.models.toolcalls import answer_turn, render_tool_calls
-from slimtune.scorers import get_scorer, spoken_part
+from slimtune.scorers import Spoken, get_scorer, spoken_part
 from slimtune.scorers.judge import JUDGE, Judge
 from slimtune.stats import Interval, score_interval
 from slimtune.tallies import Aggregate, aggregate
@@ -117,7 +116,8 @@ class Evaluation:
         }
 
     def _scores(self) -> dict[str, Any]:
-        also = {scorer: self.also(scorer).as_json() for scorer in self.records[0].also}
+        judged = {scorer for record in self.records for scorer, value in record.also.items() if value is not None}
+        also = {scorer: self.also(scorer).as_json() for scorer in self.records[0].also if scorer in judged}
         return {"score": self.score.as_json(), "also": also}
 
     def _interval(self, judged: Sequence[tuple[float | None, str]]) -> Interval:
@@ -146,9 +146,10 @@ def evaluate(
     answered there is not asked for again. `examples` carry the prompts: see `with_shots` for few-shot ones.
 
     A `judge` gives the score where the task's scorer is `judge`, and one beside it elsewhere. Raises UserError where
-    the task needs one and there is none."""
+    the task needs one and there is none, and where not one answer could be judged."""
     if judge is None and task.scorer == JUDGE:
-        raise UserError(f"{task.title} is scored by a judge, and there is none: give `judge:` in the recipe of a run.")
+        to_do = "give `judge:` in a recipe; a served model is scored there as its `teacher:`"
+        raise UserError(f"{task.title} is scored by a judge, and there is none: {to_do}.")
     hashes = [prompt_digest(example) for example in examples]
     answered = _read_journal(journal, answerer)
     waiting = [index for index, digest in enumerate(hashes) if digest not in answered]
@@ -165,11 +166,14 @@ def evaluate(
     missing = [example.id for example, digest in asked if digest not in answered]
     assert not missing, f"{len(missing)} examples were never answered, {missing[0]} first"
     spoken = [spoken_part(answered[digest], example, tool_format) for example, digest in asked]
-    judged = judge(list(zip(spoken, examples, strict=True))) if judge else None
+    pairs = [(one.completion, example) for one, example in zip(spoken, examples, strict=True)]
+    judged = judge(pairs) if judge else None
     records = [
         _record(task, example, digest, answered[digest], spoken[place], judged.scores[place] if judged else None)
         for place, (example, digest) in enumerate(asked)
     ]
+    if all(record.score is None for record in records):
+        raise UserError(f"No answer of {label} could be judged: {records[0].why} ({records[0].id}). Mend the rows.")
     return Evaluation(name, label, task.scorer, few_shot_k, tuple(records), judge=judged.facts if judged else {})
 
 
@@ -253,10 +257,10 @@ def _absent(value: Any) -> Any:
 
 
 def _record(
-    task: Task, example: Example, digest: str, completion: Completion, spoken: Completion, judged: Score | None
+    task: Task, example: Example, digest: str, completion: Completion, spoken: Spoken, judged: Score | None
 ) -> Record:
-    split = split_thought(completion.text, begun=completion.thought_begun)
-    scores = {name: get_scorer(name)(spoken, example) for name in (task.scorer, *task.also)}
+    split = spoken.split
+    scores = {name: get_scorer(name)(spoken.completion, example) for name in (task.scorer, *task.also)}
     if judged is not None:
         scores[JUDGE] = judged
     if not split.closed and completion.tool_calls is None:
@@ -270,8 +274,8 @@ def _record(
     return Record(
         example.id, example.cluster, digest, asked, target_text(example), example.target if task.labels else None,
         completion.text, score.answer, score.value, also, score.why, completion.stopped, completion.prompt_tokens,
-        completion.completion_tokens, completion.seconds, example.meta.get("part"), counts, split.thought is not None,
-        completion.thinking_tokens,
+        completion.completion_tokens, completion.seconds, example.meta.get("part"), counts,
+        split.thought is not None or completion.thinking_tokens > 0, completion.thinking_tokens,
     )  # fmt: skip
 
 

@@ -2,13 +2,15 @@
 wrote. What it calls in place of slimtune checks the recipe for real and answers by a lambda."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from slimtune.tasks import list_tasks
+from slimtune.models import get_model
+from slimtune.tasks import Selection, get_task, list_tasks
 
 SCRIPT = Path(__file__).parents[1] / "examples/all_tasks.sh"
 STAND_IN = f"""#!{sys.executable}
@@ -53,6 +55,22 @@ def run(tmp_path, monkeypatch):
         return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=120)
 
     return start
+
+
+@pytest.mark.slow
+def test_every_task_has_training_rows_that_fit_the_scripts_context(embedded):
+    from slimtune.engine import load, source
+
+    context = int(re.search(r"context: (\d+)", SCRIPT.read_text())[1])
+    spec = get_model("smollm2-135m-embedded")
+    renderer = load.load_renderer(
+        spec, source.resolve_source(spec, quantisation="16bit", revision=None), thinking="off"
+    )
+    for job in list_tasks():
+        if job.rows:
+            train = get_task(job.name, selection=Selection(train_rows=16)).train
+            fitting = sum(len(renderer.encode(row)) <= context for row in train)
+            assert fitting >= len(train) / 2, f"{job.name}: {fitting} of {len(train)}"
 
 
 def test_a_row_a_task_of_what_its_run_wrote_and_one_that_failed_stops_no_other(run, tmp_path):

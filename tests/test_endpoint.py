@@ -23,6 +23,7 @@ from slimtune.data import Completion, Example, Message, ToolCall
 from slimtune.endpoint import Endpoint, asking, key_problem, wrong_address, wrong_key_name
 from slimtune.endpoint.wire import Unusable, read_answer, request_of
 from slimtune.errors import Interrupted, ServiceAway, UserError
+from slimtune.models.thoughts import split_thought
 
 KEY = "sk-secret-0123456789"
 KEY_ENV = "SLIMTUNE_TEST_KEY"
@@ -458,7 +459,7 @@ with asking(Endpoint("served", sys.argv[1], concurrency=3), journal=Path(sys.arg
 """
 
 
-@pytest.mark.parametrize("at", [1, 17, 41])
+@pytest.mark.parametrize("at", [pytest.param(1, marks=pytest.mark.slow), 17, pytest.param(41, marks=pytest.mark.slow)])
 def test_killed_at_any_call_no_answer_is_paid_for_twice(tmp_path: Path, at: int) -> None:
     gate, reached = threading.Event(), threading.Event()
 
@@ -483,3 +484,21 @@ def test_killed_at_any_call_no_answer_is_paid_for_twice(tmp_path: Path, at: int)
         assert done.stdout.strip() == "60", done.stderr
         assert len(server.asked) == 60 + 3
         assert not set(server.questions(before[:at])) & set(server.questions(server.asked[len(before) :]))
+
+
+@pytest.mark.parametrize(
+    ("text", "details", "begun", "tokens"),
+    [
+        ("Paris", {"reasoning_tokens": 30}, False, 30),
+        ("The capital.</think>\nParis", {}, True, 0),  # the service's template had opened the thought
+        ("<think>The capital.</think>\nParis", None, False, 0),
+        ("Paris", {"reasoning_tokens": "many"}, False, 0),
+        ("Paris", [], False, 0),
+    ],
+)
+def test_a_thought_is_counted_where_the_server_counts_it_and_taken_off_where_it_stands(text, details, begun, tokens):
+    body = said(text).body
+    body["usage"]["completion_tokens_details"] = details
+    completion = read_answer(json.dumps(body), seconds=0.0).completion
+    assert (completion.thought_begun, completion.thinking_tokens, completion.completion_tokens) == (begun, tokens, 2)
+    assert split_thought(completion.text, begun=completion.thought_begun).answer == "Paris"

@@ -50,7 +50,6 @@ def task_of():
 
     def read(name, place):
         if (name, place) not in kept:
-            kept.clear()
             kept[name, place] = get_task(name, data_dir=place)
         return kept[name, place]
 
@@ -74,6 +73,7 @@ def judged(task, example, text, scorer=None):
 def test_gold_scores_one_by_every_scorer_of_the_task(task_of, name, place):
     task = task_of(name, place)
     rows = task.test if place is None else task.test[::5]
+    rows = rows[::4] if name == "text2sql" else rows  # test_sql.py takes them all, in a slow test
     for scorer in (task.scorer, *task.also):
         off = [
             row.id
@@ -147,10 +147,11 @@ def test_voice_bankings_score_is_given_without_the_openings_that_training_shares
         for index, row in enumerate(examples):
             yield index, gold_completion(row, tool_format="json") if row.id in right else Completion("no")
 
-    summary = evaluate(task, task.test, generate, name="base", label="a test").summary()
+    others = [row for row in task.test if row.id not in right][:40]
+    summary = evaluate(task, rows + others, generate, name="base", label="a test").summary()
     without = summary["also"][f"{task.scorer}{WITHOUT_OPENINGS}"]
-    assert summary["score"]["value"] == pytest.approx(len(rows) / 197)
-    assert without["value"] == 0 and without["n"] == 197 - len(rows)
+    assert summary["score"]["value"] == pytest.approx(len(rows) / (len(rows) + 40))
+    assert without["value"] == 0 and without["n"] == 40
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -3,6 +3,7 @@ file and line."""
 
 import json
 import os
+import shutil
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -213,6 +214,17 @@ def test_a_data_folder_wins_over_a_shipped_task_of_the_same_name(tmp_path):
     assert get_task("banking77", data_dir=tmp_path).labels == ("a",)
     assert len(get_task("voice_banking", data_dir=tmp_path).test) == 197
     assert [job.name for job in list_tasks(data_dir=tmp_path)] == sorted([*SHIPPED, "trec"])
+
+
+def test_a_data_folder_that_names_no_scorer_is_scored_as_the_shipped_task_is(tmp_path):
+    shipped, whole = Path("slimtune/tasks/bfcl_single_turn"), tmp_path / "bfcl_single_turn"
+    shutil.copytree(shipped, whole)
+    job = json.loads((whole / "job.json").read_text())
+    (whole / "job.json").write_text(json.dumps({key: job[key] for key in job if key not in ("scorer", "groups")}))
+    read, ours = get_task("bfcl_single_turn", data_dir=tmp_path), get_task("bfcl_single_turn")
+    assert (read.scorer, read.also, read.digest) == ("bfcl_ast", ours.also, ours.digest)
+    (whole / "job.json").write_text(json.dumps({**job, "scorer": "staged_tool_call"}))
+    assert get_task("bfcl_single_turn", data_dir=tmp_path).scorer == "staged_tool_call"
 
 
 def test_an_unknown_task_is_refused_with_the_nearest_name(tmp_path):

@@ -12,8 +12,10 @@ import pytest
 from chat_server import ChatServer, Reply, failed, said
 from samples import LABELS
 
+from slimtune.answering import score_served
 from slimtune.check import as_json, plan_of, ready
-from slimtune.cli.scoring import _served
+from slimtune.cli.scoring import Given, served_model
+from slimtune.endpoint import Endpoint
 from slimtune.errors import ServiceAway, UserError
 from slimtune.evaluate import read_evaluation
 from slimtune.files import damage
@@ -65,7 +67,9 @@ def holding(folder: Path, word: str) -> list[Path]:
     return [file for file in folder.rglob("*") if file.is_file() and word.encode() in file.read_bytes()]
 
 
-def test_a_served_model_fills_a_column_from_the_command_line(tmp_path: Path, task: Path, teacher: ChatServer) -> None:
+def test_a_served_model_fills_a_column_from_the_command_line(
+    tmp_path: Path, task: Path, teacher: ChatServer, monkeypatch
+) -> None:
     line = ["evaluate", "openai:org/big", "--base-url", teacher.url, "--key-env", KEY_ENV, "--task", task]
     done = command(*line, "--rows", 6, "--few-shot", 2, cwd=tmp_path, **{KEY_ENV: KEY})
     assert done.returncode == 0, done.stderr
@@ -78,9 +82,13 @@ def test_a_served_model_fills_a_column_from_the_command_line(tmp_path: Path, tas
     assert [turn["role"] for turn in teacher.asked[0]["messages"]] == ["system", *["user", "assistant"] * 3, "user"]
     assert teacher.asked[0]["max_tokens"] == get_task(task).max_new_tokens
 
-    more = command(*line, "--few-shot", 2, cwd=tmp_path, **{KEY_ENV: KEY})  # all nine rows, six of them paid for
-    assert more.returncode == 0 and "n = 9" in more.stdout and len(teacher.asked) == 9
-    assert holding(tmp_path, KEY) == [] and KEY not in done.stdout + done.stderr + more.stdout
+    monkeypatch.setenv(KEY_ENV, KEY)
+    monkeypatch.chdir(tmp_path)  # all nine rows, six of them paid for
+    _, more = score_served(
+        Endpoint("org/big", teacher.url, KEY_ENV), get_task(task), few_shot=2, out=None, listener=Heard()
+    )
+    assert len(more.records) == 9 and len(teacher.asked) == 9
+    assert holding(tmp_path, KEY) == [] and KEY not in done.stdout + done.stderr
 
 
 @pytest.mark.parametrize(
@@ -102,7 +110,7 @@ def test_a_served_model_fills_a_column_from_the_command_line(tmp_path: Path, tas
 )
 def test_what_is_wrong_with_a_served_model_is_a_sentence(target, base_url, key_env, budget, words: str) -> None:
     with pytest.raises(UserError, match=words) as caught:
-        _served(target, base_url, key_env, 4, None, budget, None, None)
+        served_model(target, Given(base_url, key_env, budget_usd=budget))
     assert caught.value.exit_code == 2 and KEY not in str(caught.value)
 
 
@@ -159,7 +167,9 @@ def test_mistakes_about_a_served_model_are_named_and_no_key_is_repeated(recipe: 
     assert KEY not in problems
 
 
-def test_a_run_shows_its_teacher_beside_base_and_tuned(recipe: Path, tmp_path: Path, monkeypatch, teacher) -> None:
+def test_a_run_shows_its_teacher_beside_base_and_tuned_and_those_alone_while_it_is_away(
+    recipe: Path, tmp_path: Path, monkeypatch, teacher
+) -> None:
     monkeypatch.setenv("SLIMTUNE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv(KEY_ENV, KEY)
     out, heard = tmp_path / "run", Heard()
@@ -170,9 +180,22 @@ def test_a_run_shows_its_teacher_beside_base_and_tuned(recipe: Path, tmp_path: P
     assert run(recipe).already_done is False and not (out / "teacher").exists()
     trained = (out / "adapter" / "adapter_model.safetensors").stat().st_mtime_ns
     section = f"model: big, base_url: {teacher.url}, key_env: {KEY_ENV}, usd_per_m_input: 2, usd_per_m_output: 8"
-    taught = recipe_with(recipe, teacher=f"{{{section}}}")
+    taught = recipe_with(recipe, teacher=f"{{{section}, concurrency: 1}}")
+    for file in [*out.glob("report.*"), out / "status.json"]:  # as a run is that comes to its teacher
+        file.unlink()
+    away = failed(503, headers={"Retry-After": "900"})
+    teacher.script = lambda body, number: away if number == 4 else label(body, number)
+    with pytest.raises(ServiceAway):
+        run(taught)
+    assert [row.name for row in read_report(out).scores] == ["base", "few_shot", "tuned"]
+    assert "teacher/ is missing" in (out / "report.html").read_text() and not (out / "teacher").exists()
+    assert read_state(out).phase == "stopped" and "answered 503" in read_state(out).error
+
+    heard.said.clear()
     outcome = run(taught)
-    assert not outcome.already_done and len(teacher.asked) == 9 and "Score teacher, big" in heard.stages
+    assert not any("Loading" in text for text in heard.said) and read_state(out).phase == "finished"
+    assert sorted(Counter(map(json.dumps, teacher.asked)).values()) == [1] * 8 + [2]
+    assert not outcome.already_done and len(teacher.asked) == 10 and "Score teacher, big" in heard.stages
     assert (out / "adapter" / "adapter_model.safetensors").stat().st_mtime_ns == trained
     assert [row.name for row in outcome.report.scores] == ["base", "few_shot", "tuned", "teacher"]
     assert outcome.report.scores[-1].score.value == 1.0
@@ -187,35 +210,11 @@ def test_a_run_shows_its_teacher_beside_base_and_tuned(recipe: Path, tmp_path: P
         assert "The teacher" in page and "big-2026 (9)" in page and "Tuned - teacher" in page.replace("\\", "")
     assert holding(out, KEY) == [] and KEY not in "".join(heard.said)
 
-    assert run(taught).already_done and run(recipe).already_done and len(teacher.asked) == 9
+    assert run(taught).already_done and run(recipe).already_done and len(teacher.asked) == 10
     shots = recipe_with(recipe, teacher=f"{{{section}, few_shot: 1}}")
-    assert not run(shots).already_done and len(teacher.asked) == 18
+    assert not run(shots).already_done and len(teacher.asked) == 19
     assert read_report(out).scores[-1].label == "teacher, big, 3-shot"
     assert collect(out).missing == ()
-
-
-def test_a_teacher_that_goes_away_leaves_a_report_of_base_and_tuned(recipe, tmp_path, monkeypatch) -> None:
-    monkeypatch.setenv("SLIMTUNE_CACHE", str(tmp_path / "cache"))
-    away, out = failed(503, headers={"Retry-After": "900"}), tmp_path / "run"
-
-    def run(path: Path):
-        return run_recipe(ready(read_recipe(path)), name="taught", out=out, listener=Heard())
-
-    with ChatServer(lambda body, number: away if number >= 4 else label(body, number)) as server:
-        run(recipe)
-        for file in [*out.glob("report.*"), out / "status.json"]:  # as a run is that comes to its teacher
-            file.unlink()
-        taught = recipe_with(recipe, teacher=f"{{model: big, base_url: {server.url}, concurrency: 1}}")
-        with pytest.raises(ServiceAway):
-            run(taught)
-        assert [row.name for row in read_report(out).scores] == ["base", "few_shot", "tuned"]
-        assert "teacher/ is missing" in (out / "report.html").read_text() and not (out / "teacher").exists()
-        assert read_state(out).phase == "stopped" and "answered 503" in read_state(out).error
-        server.script = label
-        monkeypatch.setattr("slimtune.steps.bench.Bench.loaded", None)  # nothing but the teacher is asked
-        assert [row.name for row in run(taught).report.scores][-1] == "teacher"
-        asked = Counter(map(json.dumps, server.asked))
-        assert sorted(asked.values()) == [1] * 8 + [2] and read_state(out).phase == "finished"
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """A thought is taken off, counted and given room; answers that are drawn are the same every time; circles are ended."""
 
+import json
 import time
 from dataclasses import replace
 from functools import cache
@@ -11,16 +12,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_evaluate import answering, rows, scored
 
+from slimtune.check import read_rows
 from slimtune.data import Completion, Example, Message
 from slimtune.engine.circles import LEAST_TOKENS, Circles, circle_end
 from slimtune.errors import UserError
-from slimtune.evaluate import read_evaluation, write_evaluation
+from slimtune.evaluate import WITHOUT_OPENINGS, read_evaluation, write_evaluation
 from slimtune.models import MODELS, get_model
 from slimtune.models.spec import Sampling
 from slimtune.models.thoughts import split_thought
 from slimtune.recipe import Recipe
 from slimtune.tasks import Task, get_task
-from slimtune.tasks.mix import mix_thoughts
+from slimtune.tasks.mix import mix_thoughts, note_unused
 
 ROW = Example("1", (Message("user", "Hi"),), "Hello")
 ASKED = [replace(ROW, messages=(Message("user", f"What is {n} more than {n * n}?"),)) for n in range(4)]
@@ -57,6 +59,41 @@ def test_an_item_that_cannot_be_judged_stays_so_whatever_the_thought() -> None:
     one_invalid = [replace(examples[0], target="SELECT no_such_column FROM nowhere"), examples[1]]
     made = scored(task, one_invalid, answering(lambda example: Completion("<think>is it", "length")))
     assert [record.score for record in made.records] == [None, 0.0] and made.summary()["unscored"] == 1
+
+
+def test_an_evaluation_of_which_nothing_can_be_judged_is_a_sentence() -> None:
+    task, examples = rows("text2sql", 2)
+    invalid = [replace(example, target="SELECT no_such_column FROM nowhere") for example in examples]
+    with pytest.raises(UserError, match=rf"No answer of .* could be judged: .*no such table.* \({examples[0].id}\)"):
+        scored(task, invalid, answering(lambda example: Completion("SELECT 1")))
+
+
+def test_a_score_beside_another_is_left_out_where_no_row_has_it(tmp_path: Path) -> None:
+    voice = get_task("voice_banking")
+    openings = [row for row in voice.test if voice.is_opening(row)][:2]
+    made = scored(voice, openings, answering(lambda example: Completion("Hello, how can I help?")))
+    assert f"{voice.scorer}{WITHOUT_OPENINGS}" not in made.summary()["also"] and made.summary()["n"] == 2
+    write_evaluation(tmp_path / "base", made)
+    assert read_evaluation(tmp_path / "base").summary() == made.summary()
+
+
+def test_thoughts_that_a_server_counts_and_does_not_show_are_counted() -> None:
+    task, examples = rows("banking77", 2)
+    said = [Completion(examples[0].target, completion_tokens=40, thinking_tokens=30), Completion("x")]
+    summary = scored(task, examples, answering(lambda example: said[examples.index(example)])).summary()
+    assert (summary["thinking"], summary["thinking_tokens"], summary["score"]["value"]) == (0.5, 30, 0.5)
+
+
+def test_reasoning_that_is_not_learnt_is_named_in_a_check(tmp_path: Path) -> None:
+    turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello", "reasoning_content": "hm"}]
+    lines = [json.dumps({"messages": [{**turns[0], "content": f"Hi {n}"}, turns[1]]}) for n in range(20)]
+    (tmp_path / "rows.jsonl").write_text("\n".join(lines))
+    recipe = Recipe(model="qwen3-0.6b", data={"train": str(tmp_path / "rows.jsonl")})
+    (note,) = [note for note in read_rows(recipe)[0].notes if "reasoning" in note]
+    assert note.startswith("16 of 16 training rows carry reasoning, and `thinking: off` learns their answers alone.")
+    thinking = read_rows(recipe.model_copy(update={"thinking": "on"}))[0]
+    assert not [note for note in thinking.notes if "reasoning" in note]
+    assert note_unused(banking77()) is banking77()
 
 
 @pytest.mark.parametrize("name", ["banking77", "squad2_open_book", "voice_banking", "wnut17_ner", "pii_redaction"])

@@ -140,7 +140,6 @@ def test_the_text_in_tags_has_each_value_on_lines_of_its_own():
         f"Sure.\n<tool_call>\n{PAY_JSON}\n</tool_call>",
         f"<tool_call>\n{PAY_JSON}",  # the stop token came in the place of the closing tag
         f"<think>Call <tool_call> perhaps?</think>\n<tool_call>{PAY_JSON}</tool_call>",
-        f"reasoned already</think><tool_call>{PAY_JSON}</tool_call>",
     ],
 )
 def test_hermes_calls_are_found_in_what_models_write(text):

@@ -1,5 +1,6 @@
 """`slimtune evaluate`: its options, and which of them go with a served model."""
 
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -42,7 +43,8 @@ def evaluate(
     from slimtune.check import checked_task
     from slimtune.pipeline import evaluate_target
 
-    console, served = Console(), _served(target, base_url, key_env, concurrency, longest, budget, price_in, price_out)
+    given = Given(base_url, key_env, concurrency, longest, budget, price_in, price_out)
+    console, served = Console(), served_model(target, given)
     with screen.Live(console) as listener:
         heard = {"few_shot": few_shot, "out": out, "listener": listener, "should_stop": jobs.stop_flag()}
         if served is not None:
@@ -53,40 +55,34 @@ def evaluate(
     screen.show_evaluation(console, evaluation, folder)
 
 
-def _served(
-    target: str,
-    base_url: str,
-    key_env: str | None,
-    concurrency: int,
-    max_new_tokens: int | None,
-    budget_usd: float | None,
-    usd_per_m_input: float | None,
-    usd_per_m_output: float | None,
-) -> Any:
+@dataclass(frozen=True)
+class Given:
+    """What the command line says of a served model: the fields of an Endpoint of these names."""
+
+    base_url: str = ""
+    key_env: str | None = None
+    concurrency: int = 4
+    max_new_tokens: int | None = None
+    budget_usd: float | None = None
+    usd_per_m_input: float | None = None
+    usd_per_m_output: float | None = None
+
+
+def served_model(target: str, given: Given) -> Any:
     """The endpoint that openai:NAME means; None for other targets. UserError where the options do not go with it."""
     from slimtune.endpoint import Endpoint
 
     kind, _, model = target.partition(":")
     if kind != "openai" or not model:
-        given = (base_url, key_env, max_new_tokens, budget_usd, usd_per_m_input, usd_per_m_output)
-        if any(given):
+        if given != Given(concurrency=given.concurrency):
             raise UserError(
                 "--base-url, --key-env, --max-new-tokens, the budget and the prices are for a served model: "
                 f"slimtune evaluate openai:{target} --base-url URL."
             )
         return None
-    if not base_url:
+    if not given.base_url:
         raise UserError(
             f"Say where {model} is served: --base-url http://127.0.0.1:8000/v1 (vLLM's; 11434/v1 is Ollama's, 8080/v1 "
             "llama.cpp's), or a service's address."
         )
-    return Endpoint(
-        model,
-        base_url,
-        key_env,
-        concurrency=concurrency,
-        max_new_tokens=max_new_tokens,
-        budget_usd=budget_usd,
-        usd_per_m_input=usd_per_m_input,
-        usd_per_m_output=usd_per_m_output,
-    )
+    return Endpoint(model, **asdict(given))

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from slimtune.data import Completion, Example, Message, json_type, strict_json
 from slimtune.files import digest_json
+from slimtune.models.thoughts import CLOSE, OPEN
 from slimtune.models.toolcalls import Reading, render_tool_calls, tool_call_from_json
 
 _SEED = 17
@@ -111,6 +112,8 @@ def read_answer(text: str, *, seconds: float) -> Answer:
         _count(usage.get("completion_tokens")),
         seconds,
         reading.why,
+        thought_begun=_begun(text),
+        thinking_tokens=_reasoning(usage),
     )
     status: Status = "filtered" if stopped == "content_filter" else "refused" if refusal else "ok"
     return Answer(completion, status, str(value.get("model") or ""))
@@ -160,6 +163,19 @@ def _shown(given: Any, reading: Reading) -> str:
 
 def _count(value: Any) -> int:
     return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else 0
+
+
+def _begun(text: str) -> bool:
+    """Whether the service's prompt had opened a thought, of which it does not tell: the text closes one that it does
+    not open."""
+    head, close, _ = text.partition(CLOSE)
+    return bool(close) and OPEN not in head
+
+
+def _reasoning(usage: Mapping[str, Any]) -> int:
+    """Tokens of a thought that the service counts and does not show, or shows apart."""
+    details = usage.get("completion_tokens_details")
+    return _count(details.get("reasoning_tokens")) if isinstance(details, Mapping) else 0
 
 
 def _messages(messages: Sequence[Message]) -> list[dict[str, Any]]:

@@ -20,7 +20,7 @@ from slimtune.engine.load import Loaded
 from slimtune.engine.memory import is_out_of_memory, release
 from slimtune.engine.sampling import Draws
 from slimtune.errors import UserError
-from slimtune.models.thoughts import OPEN, split_thought
+from slimtune.models.thoughts import opens_thought, split_thought
 
 _PACKED_TYPES = {"llama", "qwen3"}  # full attention everywhere, and proven to answer alike in the tests
 _BATCH = {"cpu": 64, "cuda": 128}
@@ -93,7 +93,7 @@ def _completion(loaded: Loaded, prompt: Sequence[int], tokens: list[int], second
     def decode(tokens: Sequence[int]) -> str:
         return loaded.renderer.tokenizer.decode(tokens, skip_special_tokens=False, clean_up_tokenization_spaces=False)
 
-    text, begun = decode(spoken), decode(prompt[-4:]).rstrip().endswith(OPEN)
+    text, begun = decode(spoken), opens_thought(decode(prompt[-4:]))
     split = split_thought(text, begun=begun)
     thought = 0
     if split.thought is not None:

@@ -16,6 +16,7 @@ from slimtune.data import Example, Message, ToolCall, listed
 from slimtune.errors import Problem, Problems, UserError
 from slimtune.files import digest_bytes
 from slimtune.models import ModelSpec
+from slimtune.models.thoughts import opens_thought, split_thought
 from slimtune.models.toolcalls import answer_turn, parse_tool_calls, render_tool_calls
 
 _PINNED = datetime(2024, 7, 26)  # the date Llama 3's own template falls back to
@@ -92,7 +93,8 @@ class Renderer:
             )
         said = full[len(prompt) :]
         answer = self.ids(said)
-        return Encoded(example.id, self.ids(prompt), answer[: self._end(example, said, answer)])
+        end = self._end(example, said, answer, begun=opens_thought(prompt))
+        return Encoded(example.id, self.ids(prompt), answer[:end])
 
     def stop_words(self) -> list[str]:
         return [self.tokenizer.decode([token]) for token in sorted(self.stop_ids)]
@@ -122,8 +124,9 @@ class Renderer:
         # said to be empty, or a template would look for a thought in the answer's text
         return turn | {"reasoning_content": example.meta["reasoning"] if self._thinks(example) else ""}
 
-    def _end(self, example: Example, said: str, answer: Sequence[int]) -> int:
-        """How many tokens of a rendered answer are to be learnt: up to its stop token, with it."""
+    def _end(self, example: Example, said: str, answer: Sequence[int], *, begun: bool) -> int:
+        """How many tokens of a rendered answer are to be learnt: up to its stop token, with it. `begun`: its prompt has
+        opened a thought."""
         stop = next((index for index, token in enumerate(answer) if token in self.stop_ids), None)
         if stop is None:
             raise RowError(
@@ -137,10 +140,10 @@ class Renderer:
             raise RowError(example, f"the answer holds {word} in its own text, where the model would stop.")
         if stop == 0:
             raise RowError(example, "the chat template dropped the answer.")
-        self._check_kept(example, text)
+        self._check_kept(example, text, begun=begun)
         return stop + 1
 
-    def _check_kept(self, example: Example, said: str) -> None:
+    def _check_kept(self, example: Example, said: str, *, begun: bool) -> None:
         """What is learnt must be the answer, and calls must be what the parser reads: else a perfect model scores 0."""
         if isinstance(example.target, str):
             if example.target.strip() not in said:
@@ -149,7 +152,7 @@ class Renderer:
         if self.spec.tool_call_format == "none":
             raise UserError(f"{self.spec.label} has no format for tool calls. Choose another model for this task.")
         form = self.spec.tool_call_format
-        reading = parse_tool_calls(said, form, example.tools)
+        reading = parse_tool_calls(split_thought(said, begun=begun).answer, form, example.tools)
         if reading != parse_tool_calls(render_tool_calls(example.target, form), form, example.tools):
             raise RowError(
                 example,

@@ -16,6 +16,11 @@ class Split:
     closed: bool
 
 
+def opens_thought(prompt: str) -> bool:
+    """Whether a prompt ends in a thought that the model goes on with."""
+    return prompt.rstrip().endswith(OPEN)
+
+
 def split_thought(text: str, *, begun: bool = False) -> Split:
     """The thought and the answer in the whole of an output. `begun`: the prompt has opened the first thought."""
     thoughts = Thoughts(begun=begun)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from slimtune.data import Completion, Example, Score
 from slimtune.errors import unknown_name
-from slimtune.models.thoughts import split_thought
+from slimtune.models.thoughts import Split, split_thought
 from slimtune.models.toolcalls import parse_tool_calls, render_tool_calls
 from slimtune.scorers.bfcl import bfcl_ast
 from slimtune.scorers.exact import exact_match, exact_match_normalised, six_digit_code
@@ -118,13 +118,22 @@ def get_scorer(name: str) -> Scorer:
     return SCORERS[name]
 
 
-def spoken_part(completion: Completion, example: Example, tool_format: str) -> Completion:
+@dataclass(frozen=True)
+class Spoken:
+    """An answer as it is scored, and the text it is of in two: thought and answer."""
+
+    completion: Completion
+    split: Split
+
+
+def spoken_part(completion: Completion, example: Example, tool_format: str) -> Spoken:
     """What is scored: the answer without its thought, its calls read unless a server has read them, well or badly."""
-    spoken = replace(completion, text=split_thought(completion.text, begun=completion.thought_begun).answer)
+    split = split_thought(completion.text, begun=completion.thought_begun)
+    spoken = replace(completion, text=split.answer)
     if not isinstance(example.target, str) and spoken.tool_calls is None and not spoken.unread:
         reading = parse_tool_calls(spoken.text, tool_format, example.tools)
-        return replace(spoken, tool_calls=reading.calls, unread=reading.why)
-    return spoken
+        spoken = replace(spoken, tool_calls=reading.calls, unread=reading.why)
+    return Spoken(spoken, split)
 
 
 def gold_completion(example: Example, *, tool_format: str = "hermes") -> Completion:

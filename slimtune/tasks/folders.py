@@ -92,13 +92,13 @@ def load_folder(folder: Path, *, selection: Selection = _EVERYTHING) -> Task:
 
 def _as_shipped(job: Job) -> Job:
     """A whole task of the same name as one that comes with slimtune is read like that one: its groups, the openings
-    its sides share, and what its paragraphs are asked with, where it does not say so itself."""
+    its sides share, what its paragraphs are asked with, and its scorer, where it does not say so itself."""
     if not (SHIPPED / job.name / JOB).is_file():
         return job
     ours = read_job(SHIPPED / job.name, kinds=KINDS)
     if ours.kind != job.kind:
         return job
-    same = {key: getattr(job, key) or getattr(ours, key) for key in ("groups", "openings", "contexts")}
+    same = {key: getattr(job, key) or getattr(ours, key) for key in ("groups", "openings", "contexts", "scorer")}
     return replace(job, **same)
 
 

@@ -42,6 +42,17 @@ def mix_thoughts(task: Task, *, seed: int) -> Task:
     return replace(task, train=train, notes=(*task.notes, note))
 
 
+def note_unused(task: Task) -> Task:
+    """The task, with a note where its rows carry reasoning that `thinking: off` does not learn."""
+    if not (count := sum(map(thinks, task.train))):
+        return task
+    note = (
+        f"{count:,} of {len(task.train):,} training rows carry reasoning, and `thinking: off` learns their answers "
+        "alone. `thinking: on` or mixed learns it, with a model that can think."
+    )
+    return replace(task, notes=(*task.notes, note))
+
+
 def thinks(row: Example) -> bool:
     """Whether a row carries the reasoning that led to its answer."""
     return "reasoning" in row.meta

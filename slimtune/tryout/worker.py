@@ -12,7 +12,7 @@ from slimtune.data import Completion
 from slimtune.engine import require_training
 from slimtune.engine.render import RowError
 from slimtune.errors import SlimtuneError, UserError
-from slimtune.models.thoughts import OPEN, Thoughts
+from slimtune.models.thoughts import Thoughts, opens_thought, split_thought
 from slimtune.models.toolcalls import attempts_tool_call, parse_tool_calls
 from slimtune.pipeline import find_target, loaded_target, open_target
 from slimtune.tryout.asks import SIDES, Ask, Inbox, Put
@@ -122,8 +122,7 @@ class Model:
             return
         from slimtune.engine.stream import stream
 
-        begun = self.loaded.renderer.prompt(ask.example).rstrip().endswith(OPEN)
-        thoughts = Thoughts(begun=begun)
+        thoughts = Thoughts(begun=opens_thought(self.loaded.renderer.prompt(ask.example)))
         said = _Said(
             stream(
                 self.loaded,
@@ -143,9 +142,10 @@ class Model:
         tools = ask.example.tools
         if not tools or not self.facts["tools"] or ask.stopped.is_set():
             return {}
-        reading = parse_tool_calls(completion.text, self.loaded.spec.tool_call_format, tools)
+        answer = split_thought(completion.text, begun=completion.thought_begun).answer
+        reading = parse_tool_calls(answer, self.loaded.spec.tool_call_format, tools)
         if reading.calls is None:
-            return {"unread": reading.why if attempts_tool_call(completion.text) else ""}
+            return {"unread": reading.why if attempts_tool_call(answer) else ""}
         return {"tool_calls": [call.as_json() for call in reading.calls]}
 
 

@@ -23,7 +23,7 @@ from typing import Any
 
 from slimtune.data import Message, ToolCall, strict_json
 from slimtune.errors import unknown_name
-from slimtune.models.thoughts import CLOSE, OPEN
+from slimtune.models.thoughts import split_thought
 from slimtune.models.toolcalls import gemma, json_text, pythonic, qwen_xml
 
 NO_CALL = "No function call is due."
@@ -67,7 +67,8 @@ def parse_tool_calls(text: str, format: str, tools: Tools = ()) -> Reading:
     """The calls in a model's answer. `format`: one of TOOL_CALL_FORMATS. `tools`: the functions on offer; their
     schemas give values a type where the format has none (qwen_xml).
 
-    All or nothing: one broken call makes the answer unreadable. A thought before the answer is skipped. A JSON object
+    All or nothing: one broken call makes the answer unreadable. A thought that the answer opens with is skipped; one
+    that the prompt opened is taken off before (`split_thought`). A JSON object
     may say `parameters` for `arguments`, hold them as a JSON string, or wrap itself in `function`. Unreadable, too:
     more than MAX_CHARS or MAX_CALLS, and values beyond the caps of `strict_json`. Raises UserError for an unknown
     format, and nothing for any text.
@@ -88,8 +89,8 @@ def render_tool_calls(calls: Iterable[ToolCall], format: str) -> str:
 
 def attempts_tool_call(text: str) -> bool:
     """Whether an answer looks like a call, well formed or not: prose, where no call is due, is right."""
-    answer = _after_thought(text)
-    return answer is not None and (answer.startswith(_STARTS) or any(opening in answer for opening in _OPENINGS))
+    answer = split_thought(text).answer.lstrip()
+    return answer.startswith(_STARTS) or any(opening in answer for opening in _OPENINGS)
 
 
 def tool_call_from_json(value: Any) -> ToolCall:
@@ -112,27 +113,16 @@ def _read(text: str, read: Callable[[str, Tools], list[Any]], tools: Tools) -> t
     """The calls in `text`. Raises ValueError, a clause about it."""
     if len(text) > MAX_CHARS:
         raise ValueError(f"is longer than {MAX_CHARS:,} characters")
-    answer = _after_thought(text)
-    if answer is None:
+    split = split_thought(text)
+    if not split.closed:
         raise ValueError("begins a thought and does not end it")
+    answer = split.answer[json_text.after_space(split.answer, 0) :]
     if answer.strip() == NO_CALL:
         return ()
     calls = tuple(tool_call_from_json(value) for value in read(answer, tools))
     if len(calls) > MAX_CALLS:
         raise ValueError(f"makes {len(calls)} calls; {MAX_CALLS} are allowed")
     return calls
-
-
-def _after_thought(text: str) -> str | None:
-    """What stands after the thoughts that open an answer; None when one was begun and never ended. The prompt may have
-    begun the first. An answer that opens with a call has none, whatever its strings say."""
-    at = json_text.after_space(text, 0)
-    while not text.startswith(_STARTS, at):
-        end = text.find(CLOSE, at)
-        if end < 0:
-            return None if text.startswith(OPEN, at) else text[at:]
-        at = json_text.after_space(text, end + len(CLOSE))
-    return text[at:]
 
 
 @dataclass(frozen=True)
