@@ -200,7 +200,7 @@ class Recipe(Section):
     revision: str | None = None
     """Commit of a Hugging Face repository; resolved and pinned at the first run."""
     task: str | None = None
-    """A name of `slimtune list tasks`, or a folder with job.json, train.jsonl and test.jsonl."""
+    """A name of `slimtune list tasks`, hub:NAME for all its rows, or a folder: job.json, train.jsonl and test.jsonl."""
     data: Data = Data()
     lora: Lora = Lora()
     train: Train = Train()
