@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from slimtune.data import Tally
-from slimtune.stats import ALPHA, CELLS, DRAWS, Interval, hardly_vary, wilson
+from slimtune.stats import CELLS, DRAWS, Interval, bounds_of_draws, hardly_vary, wilson
 
 # found, made up, missed: what a measure divides, and by what
 _RATIOS = {
@@ -74,7 +74,7 @@ def aggregate(
 ) -> Aggregate:
     """The `measures` ("f1", "precision", "recall") of these rows; `clusters` says which group each belongs to.
 
-    Micro and per type: a percentile bootstrap over groups, or, where few groups hold the type or nearly all are alike,
+    Micro and per type: a bootstrap over groups, or, where few groups hold the type or nearly all are alike,
     Wilson over as many groups as their sizes are worth. Macro: the bootstrap too; where a type's own interval could not
     come from it, at least as wide as what the types' intervals give together (MOVER: Zou and Donner, Statistics in
     Medicine 27, 2008). Raises ValueError for lists of different lengths.
@@ -148,7 +148,7 @@ class _Ratio:
         value, count = float(np.mean([one.value for one in known])), len(known)
         drawn = _divided(self.drawn_tops, self.drawn_bottoms)
         with_any = drawn[~np.isnan(drawn).all(axis=1)]
-        low, high = np.quantile(np.nanmean(with_any, axis=1), [ALPHA / 2, 1 - ALPHA / 2])
+        low, high = bounds_of_draws(np.nanmean(with_any, axis=1), len(self.sizes))
         if all("bootstrap" in one.method for one in known):
             return self._made(value, low, high, self._name())
         down = np.sqrt(sum((one.value - one.low) ** 2 for one in known)) / count
@@ -165,7 +165,7 @@ class _Ratio:
         if hardly_vary(tops[held] / bottoms[held]):
             worth = float(bottoms.sum() ** 2 / (bottoms**2).sum())  # Kish: groups of equal size that would tell as much
             return self._made(value, *wilson(value, worth), "Wilson over groups")
-        return self._made(value, *np.nanquantile(drawn, [ALPHA / 2, 1 - ALPHA / 2]), self._name())
+        return self._made(value, *bounds_of_draws(drawn, int(held.sum())), self._name())
 
     def _made(self, value: float, low: float, high: float, method: str) -> Interval:
         low, high = max(0.0, min(float(low), value)), min(1.0, max(float(high), value))

@@ -12,6 +12,7 @@ from scipy import stats as scipy_stats
 from slimtune.stats import (
     Comparison,
     Interval,
+    bounds_of_draws,
     paired_difference,
     rows_to_separate,
     score_interval,
@@ -72,6 +73,14 @@ def test_graded_scores_get_a_bootstrap_that_agrees_with_scipy():
     theirs = scipy_stats.bootstrap((values,), np.mean, method="percentile", rng=rng(3)).confidence_interval
     assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=0.003)
     assert ours.method == "bootstrap"
+
+
+def test_the_fewer_the_groups_the_further_out_the_bounds_of_the_draws():
+    draws = scipy_stats.norm.ppf((np.arange(100_000) + 0.5) / 100_000)  # a bootstrap's own normal, finely cut
+    for groups in (10, 50, 1000):
+        wanted = math.sqrt(groups / (groups - 1)) * scipy_stats.t.ppf(0.975, groups - 1)
+        assert bounds_of_draws(draws, groups) == pytest.approx((-wanted, wanted), abs=0.002)
+    assert bounds_of_draws(draws, 1000)[1] == pytest.approx(1.96, abs=0.005)
 
 
 def clustered_rows(draw, conversations_count=60, turns=8):

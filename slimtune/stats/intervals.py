@@ -91,7 +91,7 @@ class Comparison:
 def score_interval(values: Sequence[float], clusters: Sequence[str], *, rng: np.random.Generator) -> Interval:
     """The mean of scores in [0, 1] with its interval. Raises ValueError for no rows, NaN, None or a score outside.
 
-    Right/wrong rows, each its own group: Wilson. Otherwise the percentile bootstrap over groups, of the ratio of sums
+    Right/wrong rows, each its own group: Wilson. Otherwise the bootstrap over groups, of the ratio of sums
     (groups differ in size). Where that cannot be believed - few groups, or all but a handful alike, when its width
     goes to zero - Wilson over the number of groups: the mean of a group's [0, 1] values never varies more than a coin
     with the same mean, so this errs on the wide side.
@@ -105,8 +105,8 @@ def score_interval(values: Sequence[float], clusters: Sequence[str], *, rng: np.
     if hardly_vary(sums / sizes):
         low, high = wilson(mean, count)
         return Interval(mean, low, high, n, count, "Wilson over groups")
-    low, high = np.quantile(_resampled_ratios(sums, sizes, rng), [ALPHA / 2, 1 - ALPHA / 2])
-    return Interval(mean, float(low), float(high), n, count, _bootstrap_name(n, count))
+    low, high = bounds_of_draws(_resampled_ratios(sums, sizes, rng), count)
+    return Interval(mean, low, high, n, count, _bootstrap_name(n, count))
 
 
 def paired_difference(
@@ -151,9 +151,9 @@ def share_of_error_removed(
         low, high, method = difference.low / error, difference.high / error, f"{difference.method}, scaled"
     else:
         ratios = _resampled_ratios(gained, missed, rng)
-        low, high = np.nanquantile(ratios, [ALPHA / 2, 1 - ALPHA / 2])
+        low, high = bounds_of_draws(ratios, int(held.sum()))
         method = _bootstrap_name(difference.n, difference.groups)
-    return Interval(value, float(low), min(1.0, float(high)), difference.n, difference.groups, method)
+    return Interval(value, low, min(1.0, high), difference.n, difference.groups, method)
 
 
 def _checked(values: Sequence[float], clusters: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
@@ -178,6 +178,19 @@ def hardly_vary(means: np.ndarray) -> bool:
     """Too few groups, or too few unlike the commonest, for a bootstrap over them."""
     commonest = np.unique(means.round(9), return_counts=True)[1].max()
     return len(means) < FEWEST_GROUPS or len(means) - commonest < FEWEST_UNALIKE
+
+
+def bounds_of_draws(draws: np.ndarray, groups: int) -> tuple[float, float]:
+    """The interval that bootstrap draws over so many groups give; NaN among the draws is passed over.
+
+    The expanded percentile interval: plain percentiles take the groups' deviation for known, and are too narrow for 50
+    of them. Hesterberg, "What Teachers Should Know About the Bootstrap", The American Statistician 69 (2015).
+    """
+    from scipy.special import ndtr, stdtrit
+
+    tail = float(ndtr(math.sqrt(groups / (groups - 1)) * stdtrit(groups - 1, ALPHA / 2)))
+    low, high = np.nanquantile(draws, [tail, 1 - tail])
+    return float(low), float(high)
 
 
 def _bootstrap_name(n: int, groups: int) -> str:
@@ -210,8 +223,8 @@ def _grouped_difference(change: np.ndarray, groups: np.ndarray, rng: np.random.G
     if hardly_vary(means):
         low, high = _bonett_price(means[means > 0].sum(), -means[means < 0].sum(), count)
         return Interval(mean, min(low, mean), max(high, mean), n, count, "Bonett-Price over groups")
-    low, high = np.quantile(_resampled_ratios(sums, sizes, rng), [ALPHA / 2, 1 - ALPHA / 2])
-    return Interval(mean, float(low), float(high), n, count, _bootstrap_name(n, count))
+    low, high = bounds_of_draws(_resampled_ratios(sums, sizes, rng), count)
+    return Interval(mean, low, high, n, count, _bootstrap_name(n, count))
 
 
 def _bonett_price(wins: float, losses: float, n: int) -> tuple[float, float]:
