@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from slimtune.stats import Interval, seed_noise, tunability, widened
+from slimtune.stats import Interval, paired_difference, seed_noise, tunability, widened
 
 
 def rng(seed=0):
@@ -85,3 +85,31 @@ def test_widened_differences_of_single_seeds_cover_where_plain_ones_do_not():
         found = widened(difference, noise, seeds_a=1, seeds_b=1)
         wide += found.low <= 0 <= found.high
     assert plain / 2000 < 0.7 and 0.94 <= wide / 2000 <= 0.98
+
+
+def rows_by_seed(draw, hardness, skills):
+    """Right/wrong rows of one contestant's seeds, each training a little luckier or less: shape (seeds, rows)."""
+    chances = 1 / (1 + np.exp(-(hardness + np.asarray(skills)[:, None])))
+    return (draw.random(chances.shape) < chances).astype(float)
+
+
+def test_rows_averaged_over_seeds_cover_once_the_noise_of_the_seeds_is_added(monkeypatch):
+    monkeypatch.setattr("slimtune.stats.intervals.DRAWS", 500)
+    draw, plain, wide, times = rng(3), 0, 0, 300
+    own = [str(at) for at in range(200)]
+    for _ in range(times):
+        hardness = draw.normal(1, 1.5, size=200)
+        a, b = (rows_by_seed(draw, hardness, draw.normal(0, 0.5, size=3)) for _ in range(2))  # of equal worth
+        noise = seed_noise([a.mean(axis=1), b.mean(axis=1), *(draw.normal(0.7, noise_of_a_seed(), size=(6, 3)))])
+        difference = paired_difference(a.mean(axis=0), b.mean(axis=0), own, rng=draw).difference
+        plain += difference.low <= 0 <= difference.high
+        found = widened(difference, noise, seeds_a=3, seeds_b=3)
+        wide += found.low <= 0 <= found.high
+    assert plain / times < 0.75 and 0.92 <= wide / times <= 0.985
+
+
+def noise_of_a_seed():
+    """How much a score over 200 rows differs between seeds, the rows being the same."""
+    draw = rng(4)
+    hardness = draw.normal(1, 1.5, size=200)
+    return float(rows_by_seed(draw, hardness, draw.normal(0, 0.5, size=2000)).mean(axis=1).std())

@@ -192,6 +192,24 @@ def test_the_paired_interval_covers_the_truth_19_times_in_20():
     assert 0.93 <= hits / 2000 <= 0.97
 
 
+@pytest.mark.parametrize(
+    ("seeds", "groups", "score", "difference", "test"),
+    [
+        (1, own(90), "Wilson", "Bonett-Price", "exact McNemar"),
+        (1, conversations(30, 3), "bootstrap over groups", "bootstrap over groups", "sign-flip over groups"),
+        (3, own(90), "bootstrap", "bootstrap", "sign-flip over groups"),
+        (3, conversations(30, 3), "bootstrap over groups", "bootstrap over groups", "sign-flip over groups"),
+    ],
+)
+def test_only_right_or_wrong_rows_that_stand_alone_are_coins(seeds, groups, score, difference, test):
+    """What is averaged over seeds is no coin any more, though every seed's rows were."""
+    draw = rng(15)
+    a, b = ((draw.random((seeds, 90)) < share).mean(axis=0) for share in (0.5, 0.7))
+    found = paired_difference(a, b, groups, rng=rng())
+    assert score_interval(a, groups, rng=rng()).method == score
+    assert (found.difference.method, found.test.split(",")[0]) == (difference, test)
+
+
 def test_swapping_the_models_turns_the_sign_and_keeps_p():
     draw = rng(8)
     a, b = draw.random(40) < 0.4, draw.random(40) < 0.7
