@@ -126,8 +126,6 @@ def write(out: Path, cut: Cut, whole: Path) -> None:
         dump(out / "contexts.jsonl", contexts)
         rows["contexts.jsonl"] = len(contexts)
     job = {"title": cut.title, **job, **dict(cut.say), "rows": rows}
-    if hub:
-        job["hub"] = hub
     if cut.label_noun:
         job["label_noun"] = cut.label_noun
     if rows["train"] < len(sides["train"]) or rows["test"] < len(sides["test"]):
@@ -139,6 +137,8 @@ def write(out: Path, cut: Cut, whole: Path) -> None:
             f"{rows['test']:,} of {len(sides['test']):,} test rows of the task as it was cut from its source. " + more
         )
         job["attribution"] += " Cut to a slice."
+    if hub:
+        job["hub"] = hub
     text = json.dumps({key: value for key, value in job.items() if value is not None}, indent=2, ensure_ascii=False)
     (out / "job.json").write_text(text + "\n", encoding="utf-8")
     (out / "LICENCE.txt").write_text(licence(job, cut), encoding="utf-8")

@@ -229,3 +229,15 @@ def test_a_teacher_that_cannot_answer_is_known_before_anything_is_loaded(recipe,
         with pytest.raises(error):
             run_recipe(ready(read_recipe(path)), name="taught", out=tmp_path / "run", listener=heard)
     assert not any("Loading" in text for text in heard.said) and not (tmp_path / "run" / "base").exists()
+
+
+def test_a_served_model_on_a_task_that_needs_a_judge_is_told_where_one_is_named(tmp_path: Path, monkeypatch, teacher):
+    folder = tmp_path / "capitals"
+    folder.mkdir()
+    (folder / "job.json").write_text('{"kind": "qa", "scorer": "judge"}')
+    for split in ("train", "test"):
+        (folder / f"{split}.jsonl").write_text(json.dumps({"question": f"{split}?", "answers": ["yes"]}))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="give `judge:` in a recipe; a served model is scored there as its `teacher:`"):
+        score_served(Endpoint("big", teacher.url), get_task(folder), few_shot=0, out=None, listener=Heard())
+    assert not teacher.asked
