@@ -186,7 +186,7 @@ STUDY = Load(EXAMPLES, EPOCHS, ROW_TOKENS, ROW_TOKENS, answer_tokens(ROW_TOKENS)
 
 def forecast_all(card: Card | None, load: Load = STUDY) -> list[Line]:
     """Every model on one card, or on the CPU, for the same rows."""
-    return [_line(spec, card, load) for spec in MODELS.values() if spec.gguf_package is None]
+    return [line_of(spec, card, load) for spec in MODELS.values() if spec.gguf_package is None]
 
 
 def load_of(prepared: Ready) -> Load:
@@ -236,7 +236,8 @@ def _forecast(
     return Forecast(spec, card, plan, speed, disk, ram_gib(spec, setting), yarn)
 
 
-def _line(spec: ModelSpec, card: Card | None, load: Load) -> Line:
+def line_of(spec: ModelSpec, card: Card | None, load: Load) -> Line:
+    """One model in that table."""
     if not spec.trainable:
         return Line(spec, None, "planned only", 0, None)
     longest = longest_context(spec, card, rank=load.rank) if card else 0  # RAM is not filled to its end

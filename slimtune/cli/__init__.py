@@ -10,7 +10,7 @@ from rich.console import Console
 
 from slimtune import __version__, screen
 from slimtune.cli.options import CardOption, DataOption, OutOption, RecipeArgument, SetOption
-from slimtune.cli.ranking import rank
+from slimtune.cli.ranking import rank, recommend
 from slimtune.cli.scoring import evaluate
 from slimtune.errors import SlimtuneError, UserError
 
@@ -105,6 +105,7 @@ def plan(
 
 app.command()(evaluate)
 app.command()(rank)
+app.command()(recommend)
 
 
 @app.command(name="app")

@@ -29,3 +29,34 @@ def rank(
     rng = np.random.default_rng(_SEED)
     board = make_board(read_study(store), out=folder, rng=rng, incomplete=incomplete, published=published)
     screen_board.show_board(Console(), board, write_board(board, folder))
+
+
+def recommend(
+    task: Annotated[str | None, typer.Option("--task", help="The task it is for.")] = None,
+    kind: Annotated[
+        str | None, typer.Option("--task-kind", metavar="KIND", help="Or its kind, e.g. classification, tool_calling.")
+    ] = None,
+    gpu: Annotated[str | None, typer.Option("--gpu", help="The card. Default: this machine's.")] = None,
+    max_params: Annotated[str | None, typer.Option("--max-params", metavar="2B", help="The largest model.")] = None,
+    context: Annotated[str | None, typer.Option("--context", help="Tokens of a row, e.g. 4k. Default: 2k.")] = None,
+    store: Annotated[Path | None, typer.Option("--store", metavar="DIR", help="A study of your own.")] = None,
+    per_month: Annotated[int | None, typer.Option("--per-month", min=1, help="Requests a month, for the cost.")] = None,
+    api_usd_per_m: Annotated[
+        float | None,
+        typer.Option("--api-usd-per-m", min=0, help="With it: dollars a million requests of a service instead."),
+    ] = None,
+) -> None:
+    """Say which model to take, with reasons: own cells first, published ranks where there are none, the plan always."""
+    from slimtune import screen_recommend
+    from slimtune.errors import UserError
+    from slimtune.plan.cost import MILLION
+    from slimtune.sweep.advice import monthly
+    from slimtune.sweep.recommend import Wish
+    from slimtune.sweep.recommend import recommend as answer
+
+    if api_usd_per_m is not None and per_month is None:
+        raise UserError("--api-usd-per-m goes with --per-month: how many requests a month it is.")
+    found = answer(Wish(task, kind, gpu, max_params, context, store))
+    price = api_usd_per_m / MILLION if api_usd_per_m else found.usd_a_request
+    months = monthly(found, per_month, price) if per_month else ()
+    screen_recommend.show_recommendation(Console(), found, months)

@@ -1,0 +1,233 @@
+"""Which model to take, with reasons: own cells where there are any, printed ranks where not, the memory plan always.
+
+Nothing is drawn at random but the resampling of the paired differences, with a fixed seed: the same question over the
+same store gets the same answer. It says what it does not know.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from slimtune.errors import UserError
+from slimtune.forecast import BATCH, EPOCHS, EXAMPLES, RANK, Card, Line, Load, answer_tokens, line_of, read_tokens
+from slimtune.gpus import DetectedGpu, GpuSpec, detect_gpu, find_gpu, get_gpu
+from slimtune.models import MODELS, ModelSpec
+from slimtune.plan.cost import UTILISATION, Request, ServingCost, Throughput, estimate_throughput, serving_cost
+from slimtune.published import PublishedRank
+from slimtune.report.text import clean
+from slimtune.stats import Interval, Separation, holm, rows_to_separate, seed_noise
+from slimtune.sweep.evidence import (
+    Evidence,
+    check_kind,
+    kind_of,
+    own_evidence,
+    printed_ranks,
+    refuse_both,
+    request_of,
+    teacher_usd,
+)
+from slimtune.sweep.gather import Grid, gather
+from slimtune.sweep.spent import rows_per_s
+from slimtune.sweep.store import read_study
+from slimtune.sweep.versus import Pair, compared, outcome
+
+_SEED = 20261129
+_CONTEXT = 2048
+_ASSUMED = Request(500, 50)  # where no own answer was measured
+_UNITS = {"": 1, "m": 10**6, "b": 10**9}
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What the command line was given; None where nothing was said."""
+
+    task: str | None = None
+    kind: str | None = None
+    gpu: str | None = None
+    max_params: str | None = None
+    context: str | None = None
+    store: Path | None = None
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One choice. `line` is its memory plan. Own ones have a `score`; those after the first a paired `difference` to
+    it, whether they are `tied`, and what would part them. `speed` None: it does not fit a server on this card."""
+
+    name: str
+    spec: ModelSpec
+    line: Line
+    score: Interval | None = None
+    seeds: int = 0
+    printed: PublishedRank | None = None
+    difference: Interval | None = None
+    tied: bool = False
+    separation: Separation | None = None
+    speed: Throughput | None = None
+    serving: ServingCost | None = None
+
+    @property
+    def fits(self) -> bool:
+        return self.line.plan is not None
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """`ranked`: those that fit and of which something is known, the first to be taken. `unfit` do not fit as asked;
+    `untold` fit, and nothing is known of them. `usd_a_request`: what a served model cost here."""
+
+    card: Card
+    hourly_usd: float | None
+    context_tokens: int
+    about: str
+    ranked: tuple[Candidate, ...]
+    unfit: tuple[Candidate, ...]
+    untold: tuple[Candidate, ...]
+    evidence: Evidence | None
+    request: Request
+    assumed_request: bool
+    usd_a_request: float | None
+
+
+def recommend(wish: Wish) -> Recommendation:
+    """The answer. Raises UserError for a card, task, kind, size or store there is not, and where no card is known."""
+    refuse_both(wish.task, wish.kind)
+    card = get_gpu(wish.gpu) if wish.gpu else detect_gpu()
+    if card is None:
+        raise UserError("There is no GPU here to plan for. Name one: --gpu t4. `slimtune list gpus` has names.")
+    grid = gather(read_study(wish.store)) if wish.store else None
+    kind = check_kind(wish.kind) if wish.kind else kind_of(wish.task, grid) if wish.task else None
+    context = read_tokens(wish.context) if wish.context else _CONTEXT
+    specs = _specs(wish.max_params)
+    lines = {key: line_of(spec, card, _load(context)) for key, spec in specs.items()}
+    own = _own(grid, wish.task, kind, lines)
+    request = _request(grid, own)
+    known = card.spec if isinstance(card, DetectedGpu) else card
+    pairs = _candidates(grid, own, lines)
+    priced = [_priced(one, known, _measured_speed(grid, own, one, known), request or _ASSUMED) for one in pairs]
+    return Recommendation(
+        card=card,
+        hourly_usd=known.hourly_usd if known else None,
+        context_tokens=context,
+        about=clean(wish.task or "") or (f"{kind} tasks" if kind else "any task"),
+        ranked=tuple(one for one in priced if one.fits and (one.score or one.printed)),
+        unfit=tuple(one for one in priced if not one.fits),
+        untold=tuple(one for one in priced if one.fits and not one.score and not one.printed),
+        evidence=own,
+        request=request or _ASSUMED,
+        assumed_request=request is None,
+        usd_a_request=teacher_usd(grid) if grid else None,
+    )
+
+
+def read_params(text: str) -> int:
+    """2B, 500M or 1700000000 as a number of weights. Raises UserError for anything else."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([mb]?)", text.strip().lower())
+    if not match or float(match[1]) <= 0:
+        raise UserError(f"{text!r} is not a size of a model. Say it like 2B or 500M.")
+    return round(float(match[1]) * _UNITS[match[2]])
+
+
+def _specs(max_params: str | None) -> dict[str, ModelSpec]:
+    most = read_params(max_params) if max_params else None
+    found = {
+        key: spec for key, spec in MODELS.items() if spec.trainable and (most is None or spec.params_total <= most)
+    }
+    if not found:
+        raise UserError(
+            f"No model that can be trained has at most {max_params} weights. `slimtune list models` has all."
+        )
+    return found
+
+
+def _load(context: int) -> Load:
+    return Load(EXAMPLES, EPOCHS, context, context, answer_tokens(context), RANK, BATCH)
+
+
+def _own(grid: Grid | None, task: str | None, kind: str | None, lines: dict[str, Line]) -> Evidence | None:
+    """Own evidence on contestants whose model is asked for and fits."""
+    if grid is None:
+        return None
+    models = {name: entry.cells[0].model for (name, _), entry in grid.entries.items()}
+    among = [name for name in grid.trained if (line := lines.get(models[name])) and line.plan is not None]
+    return own_evidence(grid, task=task, kind=kind, among=among)
+
+
+def _candidates(grid: Grid | None, own: Evidence | None, lines: dict[str, Line]) -> list[Candidate]:
+    """Own contestants by score, then other models by printed rank, then the rest by size."""
+    found = _own_candidates(grid, own, lines) if grid and own else []
+    seen, printed = {one.spec.key for one in found}, printed_ranks()
+    rest = [
+        Candidate(line.spec.label, line.spec, line, printed=printed.get(key))
+        for key, line in lines.items()
+        if key not in seen and line.spec.gguf_package is None
+    ]
+    rest.sort(key=lambda one: (*_place(one.printed), one.spec.params_total, one.spec.key))
+    return found + _with_overlaps(rest, led=bool(found))
+
+
+def _place(printed: PublishedRank | None) -> tuple[int, float]:
+    """Of a printed rank: a newer edition first, then the better mean."""
+    return (0, 0.0) if printed is None else (-printed.edition, printed.mean)
+
+
+def _own_candidates(grid: Grid, own: Evidence, lines: dict[str, Line]) -> list[Candidate]:
+    noise = seed_noise([e.sides["tuned"].seeds for e in grid.entries.values() if "tuned" in e.sides])
+    names = sorted(own.pooled, key=lambda name: (-own.pooled[name].value, name))
+    found = []
+    for name in names:
+        spec, answers = MODELS[own.models[name]], own.pooled[name]
+        line = lines[spec.key]
+        found.append(Candidate(name, spec, line, score=answers.measured.score, seeds=len(answers.seeds)))
+    rng, leader = np.random.default_rng(_SEED), own.pooled[names[0]]
+    pairs = [compared(Pair(leader, own.pooled[name], trained_a=True), noise, rng) for name in names[1:]]
+    raised = iter(holm([pair.p for pair in pairs if pair is not None]))
+    for at, pair in enumerate(pairs, start=1):
+        if pair is not None:
+            tied = outcome(pair, next(raised)) == "not clear"
+            apart = rows_to_separate(pair) if tied else None
+            found[at] = replace(found[at], difference=pair.difference, tied=tied, separation=apart)
+    return found
+
+
+def _with_overlaps(rest: Sequence[Candidate], *, led: bool) -> list[Candidate]:
+    """Where no own cell leads: printed ranks whose intervals, by Student's t, overlap the first one's are tied."""
+    first = next((one for one in rest if one.fits and one.printed), None)
+    if led or first is None:
+        return list(rest)
+    return [one if one is first else replace(one, tied=_overlap(first.printed, one.printed)) for one in rest]
+
+
+def _overlap(a: PublishedRank, b: PublishedRank | None) -> bool:
+    if b is None or b.edition != a.edition or a.t_half is None or b.t_half is None:
+        return False
+    return abs(a.mean - b.mean) <= a.t_half + b.t_half
+
+
+def _request(grid: Grid | None, own: Evidence | None) -> Request | None:
+    if grid is None or own is None:
+        return None
+    return request_of(grid, max(own.pooled, key=lambda name: (own.pooled[name].value, name)), own.tasks)
+
+
+def _measured_speed(grid: Grid | None, own: Evidence | None, one: Candidate, card: GpuSpec | None) -> Throughput | None:
+    """Rows a second of its own scoring, where all of it ran on this very card."""
+    if grid is None or own is None or one.score is None or card is None:
+        return None
+    results = [cell.result for task in own.tasks for cell in grid.entries[one.name, task].done]
+    if any(find_gpu(str(result["environment"].get("gpu") or "")) is not card for result in results):
+        return None
+    rates = [rate for result in results if (rate := rows_per_s(result["sides"]["tuned"]))]
+    mean = float(np.mean(rates)) if rates else None
+    return Throughput(mean, mean, f"measured on {card.name} while scoring, without a server", True) if mean else None
+
+
+def _priced(one: Candidate, card: GpuSpec | None, measured: Throughput | None, request: Request) -> Candidate:
+    if card is None:
+        return one
+    speed = measured or estimate_throughput(one.spec, card, request)
+    price = serving_cost(card.hourly_usd, speed, utilisation=UTILISATION) if speed and card.hourly_usd else None
+    return replace(one, speed=speed, serving=price)

@@ -1,0 +1,218 @@
+"""Which model to take: own cells before printed ranks, ties said to be ties, the plan always, and what is not known.
+And what an answer costs."""
+
+import os
+import re
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+from study_store import Made, put_study
+
+from slimtune.errors import UserError
+from slimtune.gpus import GPUS
+from slimtune.models import MODELS
+from slimtune.plan.cost import (
+    BreakEven,
+    Request,
+    Throughput,
+    answers_at_once,
+    break_even,
+    estimate_throughput,
+    serving_cost,
+    usd_per_million,
+)
+from slimtune.sweep.advice import evidence, headline, memory, monthly, serving, unknown
+from slimtune.sweep.recommend import Wish, read_params, recommend
+
+TASKS = ("banking77", "trec", "voice_banking")
+OURS = Made(
+    {"Qwen3-0.6B, r 64": 0.80, "SmolLM2-135M, r 64": 0.785, "SmolLM2-135M, r 8": 0.5},
+    TASKS,
+    rows=120,
+    models={"Qwen3-0.6B, r 64": "qwen3-0.6b"},
+    teacher=0.9,
+)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    return put_study(tmp_path_factory.mktemp("sweeps") / "ours", OURS)
+
+
+# cost
+
+
+def test_the_published_serving_figure_comes_out_at_full_use_and_tenfold_at_a_tenth():
+    assert usd_per_million(2.40, 222, utilisation=1) == pytest.approx(3.003, abs=0.001)
+    assert usd_per_million(2.40, 222, utilisation=0.3) == pytest.approx(10.01, abs=0.005)
+    assert usd_per_million(2.40, 222, utilisation=0.1) == pytest.approx(30.03, abs=0.005)
+    for rate, used in ((0, 1), (222, 0), (222, 1.1)):
+        with pytest.raises(ValueError):
+            usd_per_million(2.40, rate, utilisation=used)
+
+
+def test_a_slower_card_costs_more_at_both_ends_of_the_range():
+    cost = serving_cost(2.40, Throughput(111, 222, "estimated", False), utilisation=1)
+    assert (cost.low_usd, cost.high_usd) == (pytest.approx(3.003, abs=0.001), pytest.approx(6.006, abs=0.001))
+
+
+def test_a_card_breaks_even_where_its_month_costs_what_the_service_asks():
+    speed = Throughput(2, 20, "estimated", False)
+    even = break_even(1.0, 0.001, speed, utilisation=0.5)
+    assert even.requests == pytest.approx(730_000)
+    assert even.capacity == (pytest.approx(2 * 0.5 * 730 * 3600), pytest.approx(20 * 0.5 * 730 * 3600))
+    assert even.certain and even.possible
+    dear = break_even(1.0, 0.0000001, speed, utilisation=0.5)
+    assert not dear.certain and not dear.possible
+    assert BreakEven(5e6, (1e6, 1e7)).possible and not BreakEven(5e6, (1e6, 1e7)).certain
+    with pytest.raises(ValueError, match="no break-even"):
+        break_even(1.0, 0, speed)
+
+
+def test_an_estimate_is_a_range_that_larger_models_and_longer_answers_lower():
+    h100, request = GPUS["H100"], Request(300, 50)
+    small, large = (estimate_throughput(MODELS[key], h100, request) for key in ("qwen3-0.6b", "qwen3-8b"))
+    longer = estimate_throughput(MODELS["qwen3-8b"], h100, Request(300, 400))
+    assert small.low > large.low > longer.low and large.low < large.high and not large.measured
+    assert "estimated for H100, 300 tokens in and 50 out" in large.how
+    assert estimate_throughput(MODELS["qwen3-8b"], GPUS["T4"], request) is None
+    assert answers_at_once(MODELS["qwen3-8b"], GPUS["T4"], 350) == 0
+
+
+# which model
+
+
+def names(found):
+    return [one.name for one in found.ranked]
+
+
+def test_without_own_cells_printed_ranks_lead_and_it_says_so():
+    found = recommend(Wish(kind="classification", gpu="t4", max_params="2B", context="4k"))
+    assert names(found)[:2] == ["Qwen3-1.7B", "Qwen3-0.6B"]
+    assert headline(found).startswith(
+        "Take Qwen3-1.7B for classification tasks on the T4; Qwen3-0.6B is not told apart"
+    )
+    assert all(one.spec.params_total <= 2e9 and one.line.plan.longest_row_tokens == 4096 for one in found.ranked)
+    said = " ".join(unknown(found))
+    assert "No own cell" in said and "No hourly price of a T4" in said and "SmolLM2-1.7B-Instruct" in said
+    assert "printed mean rank 4.67 \u00b11.79 (with Student's t \u00b12.11) of 15 models" in evidence(
+        found.ranked[0], found
+    )
+
+
+def test_own_cells_on_the_very_task_come_first(store):
+    found = recommend(Wish(task="banking77", gpu="rtx 4090", store=store))
+    assert found.evidence.near == "task" and found.evidence.tasks == ("banking77",)
+    assert names(found)[:3] == ["Qwen3-0.6B, r 64", "SmolLM2-135M, r 64", "SmolLM2-135M, r 8"]
+    assert found.ranked[3].printed and found.ranked[3].score is None
+    assert not [one for one in found.ranked[3:] if one.tied], "printed ranks are not set against own cells"
+    assert "own cells on" not in " ".join(unknown(found)) and "One seed a cell" in " ".join(unknown(found))
+
+
+def test_a_tie_is_said_with_its_price_and_the_rows_that_would_part_it(store):
+    found = recommend(Wish(task="banking77", gpu="rtx 4090", store=store))
+    second, third = found.ranked[1:3]
+    assert second.tied and second.difference.low < 0 < second.difference.high
+    assert re.search(
+        r"; SmolLM2-135M, r 64 is statistically tied and \d+% of the price to serve \(estimated\)", headline(found)
+    )
+    assert f"about {second.separation.more:,} more test rows would part them" in evidence(second, found)
+    assert second.separation.more > 0 and not third.tied and evidence(third, found).endswith("to the first: behind")
+    assert "a million requests at 30% utilisation (estimated for RTX 4090, 300 tokens in and 8 out)" in serving(second)
+
+
+def test_own_cells_on_the_kind_are_next_and_other_kinds_are_last(store):
+    kind = recommend(Wish(kind="classification", gpu="t4", store=store))
+    assert (kind.evidence.near, kind.evidence.tasks) == ("kind", ("banking77", "trec"))
+    assert kind.ranked[0].score.n == 2 * 119
+    assert "own cells on other tasks of the kind (banking77, trec)" in " ".join(unknown(kind))
+    other = recommend(Wish(kind="text2sql", gpu="t4", store=store))
+    assert other.evidence.near == "other" and "which say less" in " ".join(unknown(other))
+    unseen = recommend(Wish(task="ecommerce", gpu="t4", store=store))  # a classification that was not run
+    assert unseen.evidence.near == "kind"
+
+
+def test_what_was_measured_on_the_card_is_used_and_what_was_not_is_estimated(store):
+    ranked = recommend(Wish(task="trec", gpu="t4", store=store)).ranked
+    (here,) = (one for one in ranked if one.name == "Qwen3-0.6B, r 64")
+    assert here.speed.measured and here.speed.low == pytest.approx(1 / (0.02 + 0.1 * 0.8))
+    assert "measured on T4 while scoring, without a server" in serving(here)
+    there = recommend(Wish(task="trec", gpu="l4", store=store)).ranked[0]
+    assert not there.speed.measured and there.serving.low_usd < there.serving.high_usd
+
+
+def test_what_does_not_fit_says_up_to_which_context_it_would():
+    found = recommend(Wish(kind="qa", gpu="t4", context="64k"))
+    unfit = {one.name: one for one in found.unfit}
+    assert "Qwen3-8B" in unfit and "Qwen3-8B" not in names(found)
+    assert "Qwen3-8B fits only up to 42k tokens" in headline(found)
+    assert "a row of up to 42k tokens trains" in memory(unfit["Qwen3-8B"], found)
+    assert "longest row" in memory(found.ranked[0], found)
+
+
+def test_models_over_the_size_that_is_asked_for_are_not_named(store):
+    found = recommend(Wish(task="trec", gpu="t4", max_params="200M", store=store))
+    assert "Qwen3-0.6B, r 64" not in names(found) and names(found)[0] == "SmolLM2-135M, r 64"
+
+
+def test_a_month_is_priced_and_set_against_what_the_teacher_cost(store):
+    found = recommend(Wish(task="banking77", gpu="rtx 4090", store=store))
+    assert found.usd_a_request == pytest.approx(0.0002)
+    own, service = monthly(found, 5_000_000, found.usd_a_request)
+    assert "1 card around the clock, $248.20 at $0.34 an hour" in own
+    assert "A service at $200.00 a million: $1,000.00. One card beats it from 1,241,000 requests a month on" in service
+    assert "no own cell tells what one costs" in monthly(found, 5_000_000, None)[1]
+    assert "not known" in monthly(recommend(Wish(kind="qa", gpu="t4")), 1000, 0.001)[0]
+
+
+def test_the_same_question_has_the_same_answer(store):
+    wish = Wish(task="banking77", gpu="rtx 4090", store=store)
+    assert recommend(wish) == recommend(wish)
+
+
+def test_seeds_are_told_and_widen_a_difference(tmp_path):
+    made = put_study(tmp_path / "seeds", replace(OURS, tasks=TASKS[:1], seeds=(0, 1, 2)))
+    found = recommend(Wish(task="banking77", gpu="t4", store=made))
+    assert "3 seeds" in evidence(found.ranked[0], found)
+    assert "seed noise added" in found.ranked[1].difference.method
+
+
+# mistakes
+
+
+@pytest.mark.parametrize(
+    ("wish", "said"),
+    [
+        (Wish(kind="clasification", gpu="t4"), "Did you mean 'classification'"),
+        (Wish(task="banking7", gpu="t4"), "There is no task named"),
+        (Wish(kind="qa", gpu="t44"), "There is no GPU named"),
+        (Wish(kind="qa", task="trec", gpu="t4"), "not both"),
+        (Wish(kind="qa", gpu="t4", max_params="big"), "is not a size of a model"),
+        (Wish(kind="qa", gpu="t4", max_params="1M"), "No model that can be trained"),
+        (Wish(kind="qa", gpu="t4", context="long"), "is not a number of tokens"),
+    ],
+)
+def test_a_wish_that_cannot_be_met_is_a_sentence(wish, said):
+    with pytest.raises(UserError, match=re.escape(said)):
+        recommend(wish)
+
+
+def test_sizes_are_read_as_people_write_them():
+    assert [read_params(text) for text in ("2B", "1.7b", "500M", "1000")] == [2 * 10**9, 17 * 10**8, 5 * 10**8, 1000]
+
+
+def test_the_verb_answers_in_the_terminal_without_torch(store):
+    options = ("--task", "banking77", "--gpu", "rtx 4090", "--store", str(store), "--per-month", "5000000")
+    code = (
+        "import sys; from slimtune.cli import app; app(sys.argv[1:], standalone_mode=False)\n"
+        "assert 'torch' not in sys.modules"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "recommend", *options],
+        capture_output=True, text=True, timeout=120, env=os.environ | {"COLUMNS": "200"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    for words in ("Take Qwen3-0.6B, r 64 for banking77", "Ranked by own cells on banking77", "A month", "Not known"):
+        assert words in done.stdout
