@@ -177,6 +177,13 @@ def test_an_unscored_row_counts_for_nobody():
         rank_bootstrap([TaskRows("t", np.array([[NAN], [1.0]]), ["a"])], rng=rng())
 
 
+def test_a_contestant_none_of_whose_scored_rows_was_drawn_keeps_its_own_mean():
+    # k and m times its rows of 1 and 0 in three draws from three: it loses with k = 0 < m (7 of 27), k = 1 and m = 2 (3)
+    scores = np.array([[1.0, 0.0, NAN], [0.4, 0.4, 0.4]])
+    found = rank_bootstrap([TaskRows("t", scores, list("abc"))], rng=rng(), draws=20_000)
+    assert found.p_best[0] == pytest.approx(17 / 27, abs=0.015)
+
+
 def test_seconds_are_ranked_from_the_lowest():
     quick_and_slow = TaskRows("s", np.array([[1.0] * 20, [2.0] * 20]), [str(at) for at in range(20)], True)
     assert rank_bootstrap([quick_and_slow], rng=rng()).p_best == (1.0, 0.0)

@@ -43,7 +43,8 @@ class RankBootstrap:
 
 def rank_bootstrap(tasks: Sequence[TaskRows], *, rng: np.random.Generator, draws: int = RANK_DRAWS) -> RankBootstrap:
     """Draws as many tasks as there are, with replacement, and in each as many groups as it has, with replacement; the
-    mean rank over the drawn tasks gives the contestants' places. With one task, only its groups are drawn.
+    mean rank over the drawn tasks gives the contestants' places. With one task, only its groups are drawn. Few groups
+    (under ten or so) are drawn too much alike: what one such task says alone is surer than it should be.
 
     The same contestants stand in the same order in every task, each with at least one scored row. A contestant's score
     is the mean of its scored rows. Raises ValueError where that does not hold. The order of tasks, rows and
