@@ -178,7 +178,7 @@ def test_an_unscored_row_counts_for_nobody():
 
 
 def test_a_contestant_none_of_whose_scored_rows_was_drawn_keeps_its_own_mean():
-    # three draws from three, its 1 drawn k times and its 0 m times: it loses with k = 0 < m (7 of 27) and 1, 2 (3 of 27)
+    # three draws from three, its 1 drawn k times, its 0 m times: it loses with k = 0 < m (7 of 27), k = 1 and m = 2 (3)
     scores = np.array([[1.0, 0.0, NAN], [0.4, 0.4, 0.4]])
     found = rank_bootstrap([TaskRows("t", scores, list("abc"))], rng=rng(), draws=20_000)
     assert found.p_best[0] == pytest.approx(17 / 27, abs=0.015)
