@@ -99,9 +99,9 @@ def _side(
     folder.mkdir(parents=True)
     ids = [f"{cell['task']}-{row:04d}" for row in range(made.rows)]
     texts = [f"Question {row} of {cell['task']}?" for row in range(made.rows)]
-    pandas.DataFrame({"id": ids, "group": groups, "prompt": texts, "output": texts, "score": scores}).to_parquet(
-        folder / "examples.parquet", index=False
-    )
+    columns = {"id": ids, "group": groups, "prompt": texts, "target": texts, "output": texts, "answer": texts}
+    same = {"prompt_sha256": "0" * 64, "why": "", "stopped": "stop", "label": None}
+    pandas.DataFrame({**columns, "score": scores, **same}).to_parquet(folder / "examples.parquet", index=False)
     judged = ~np.isnan(scores)
     interval = score_interval(
         list(scores[judged]), list(np.array(groups)[judged]), rng=np.random.default_rng(0)

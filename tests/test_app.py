@@ -30,7 +30,7 @@ pytestmark = [
 ]
 WORK_MS = 150_000  # what a step of the work may take on two busy cores
 SIZES = ((1280, 900), (400, 850))
-TABS = ("Plan", "Data", "Runs", "Results", "Compare", "Try it")
+TABS = ("Plan", "Data", "Runs", "Results", "Compare", "Leaderboard", "Try it")
 
 
 class App:

@@ -13,6 +13,7 @@ _HERE = Path(__file__).parent / "templates"
 _FONTS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "Arial", "sans-serif")
 _MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace")
 SORT = (_HERE / "sort.js").read_text(encoding="utf-8")  # a click on a heading sorts its table
+CELLS = (_HERE / "cells.js").read_text(encoding="utf-8")  # a click on a score opens its cell below
 _PAGES = pages(_HERE)
 
 
@@ -27,8 +28,8 @@ def sentence(text: str, kind: str = "soft") -> str:
 
 
 def css() -> str:
-    """The app's own rules, and a report's for a report that stands inside the page."""
-    report = (TEMPLATES / "report.css").read_text(encoding="utf-8")
+    """The app's own rules, and a report's and a leaderboard's for those that stand inside the page."""
+    report = "\n".join((TEMPLATES / name).read_text(encoding="utf-8") for name in ("report.css", "board.css"))
     return (_HERE / "app.css").read_text(encoding="utf-8") + f".slim-report {{\n{report}\n}}\n"
 
 

@@ -1,8 +1,8 @@
-"""The page: a tab each for planning, data, runs, results, comparing and trying."""
+"""The page: a tab each for planning, data, runs, results, comparing, leaderboards and trying."""
 
 import gradio as gr
 
-from slimtune.app import compare_tab, data_tab, plan_tab, results_tab, runs_tab, try_tab
+from slimtune.app import compare_tab, data_tab, leaderboard_tab, plan_tab, results_tab, runs_tab, try_tab
 from slimtune.app.guard import guard
 from slimtune.app.look import html
 
@@ -24,6 +24,8 @@ def make_page() -> gr.Blocks:
                 results_tab.build(results)
             with gr.Tab("Compare", id="compare") as compare:
                 compare_tab.build(compare)
+            with gr.Tab(leaderboard_tab.LABEL, id="leaderboard") as leaderboard:
+                leaderboard_tab.build(tabs, leaderboard)
             with gr.Tab("Try it", id="try") as trying:
                 try_tab.build(trying)
         started.change(lambda name: gr.Tabs(selected="runs") if name else gr.skip(), started, tabs, api_name=False)

@@ -8,12 +8,11 @@ from typing import Any
 import gradio as gr
 
 from slimtune import jobs
-from slimtune.app.look import html, sentence
+from slimtune.app import answers_view
+from slimtune.app.look import sentence
 from slimtune.errors import SlimtuneError
 from slimtune.files import read_json
 from slimtune.report import report_fragment
-from slimtune.report.browse import FILTERS, browse, labels_of
-from slimtune.report.collect import collect
 
 _COPIES = tempfile.TemporaryDirectory(prefix="slimtune-app-")  # removed when the app ends
 _NONE = "No finished run yet. The Plan tab starts one."
@@ -25,23 +24,10 @@ def build(tab: gr.Tab) -> None:
         chosen = gr.Dropdown([], label="Run", scale=4, min_width=260, elem_id="result", filterable=True)
         page = gr.DownloadButton("Report", scale=1, min_width=120, elem_id="download-report", interactive=False)
         adapter = gr.DownloadButton("Adapter", scale=1, min_width=120, elem_id="download-adapter", interactive=False)
-    with gr.Accordion("Every answer", open=False, elem_id="answers"):
-        with gr.Row():
-            which = gr.Dropdown(list(FILTERS), value=next(iter(FILTERS)), label="Which", elem_id="which")
-            label = gr.Dropdown([("any", "")], value="", label="Label", elem_id="which-label")
-            search = gr.Textbox(
-                "", label="Search", placeholder="a word in question, target or answer", elem_id="search"
-            )
-            number = gr.Number(1, label="Page", precision=0, minimum=1, elem_id="answers-page", min_width=90)
-        answers = gr.HTML(elem_classes="slim-report", elem_id="answer-rows")
+    label = answers_view.build(chosen, lambda name: jobs.find_run(name) if name else None, prefix="", none=_NONE)
     report = gr.HTML(elem_classes="slim-report", elem_id="report")
     gr.on([tab.select], _choices, chosen, chosen, show_progress="hidden", api_name=False)
     chosen.change(_show, chosen, [report, label, page, adapter], show_progress="minimal", api_name=False)
-    asked = [chosen, which, label, search, number]
-    gr.on(
-        [component.change for component in asked], _answers, asked, answers, show_progress="hidden",
-        trigger_mode="always_last", api_name=False,
-    )  # fmt: skip
 
 
 def reported() -> list[str]:
@@ -60,9 +46,8 @@ def _show(name: str | None) -> tuple[Any, ...]:
         if not name:
             return sentence(_NONE), gr.update(), off, off
         folder = jobs.find_run(name)
-        labels = [("any", ""), *((label, label) for label in labels_of(collect(folder)))]
         whole = [gr.update(value=str(file), interactive=True) if file else off for file in _files(folder)]
-        return report_fragment(folder), gr.update(choices=labels, value=""), *whole
+        return report_fragment(folder), answers_view.label_choices(folder), *whole
     except SlimtuneError as error:
         return sentence(str(error), "bad"), gr.update(), off, off
 
@@ -81,16 +66,3 @@ def _files(folder: Path) -> tuple[Path | None, Path | None]:
                 if file.is_file() and not file.is_symlink():
                     archive.write(file, file.relative_to(folder))
     return tuple(file if file.is_file() else None for file in copies)
-
-
-def _answers(name: str | None, which: str, label: str, search: str, number: Any) -> str:
-    try:
-        if not name:
-            return sentence(_NONE)
-        run = collect(jobs.find_run(name))
-    except SlimtuneError as error:
-        return sentence(str(error), "bad")
-    which = which if which in FILTERS else next(iter(FILTERS))
-    page = int(number) if isinstance(number, int | float) and 1 <= number < 1e6 else 1
-    found = browse(run, which=which, label=label or "", search=search or "", number=page)
-    return html("answers", {"page": found, "note": run.note})

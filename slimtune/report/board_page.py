@@ -34,6 +34,11 @@ def write_board(board: Board, out: Path) -> dict[str, Path]:
     return paths
 
 
+def board_fragment(board: Board) -> str:
+    """The page's content, to be put into another page; nothing is written."""
+    return as_html(board_values(board, draw_board(board)), "board_main.html.jinja")
+
+
 def board_values(board: Board, pictures: Mapping[str, tuple[str, bytes]]) -> dict[str, Any]:
     """What the templates see."""
     places = {name: at for at, name in enumerate(board.contestants)}

@@ -1,0 +1,51 @@
+"""The studies of a folder: found by name, looked at cheaply, and one cell of one of them opened."""
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+
+from slimtune.errors import UserError, unknown_name
+from slimtune.report.board import Board
+from slimtune.sweep.leaderboard import make_board
+from slimtune.sweep.store import MATRIX, Study, read_study
+
+SHELF = Path("sweeps")  # where studies lie unless told otherwise
+SEED = 20261129  # of the resampling: the same store gives the same figures
+
+
+def list_studies(shelf: Path = SHELF) -> list[str]:
+    """The names of the studies there, in order."""
+    return sorted(path.parent.name for path in shelf.glob(f"*/{MATRIX}"))
+
+
+def open_study(name: str, shelf: Path = SHELF) -> Study:
+    """A study by its name: no path leads out of the shelf. Raises UserError where there is none."""
+    if name not in list_studies(shelf):
+        raise unknown_name("study", name, list_studies(shelf))
+    return read_study(shelf / name)
+
+
+def board_of(study: Study, *, published: bool = False) -> Board:
+    """Its leaderboard, with links as seen from the study's own `leaderboard` folder."""
+    return make_board(study, out=study.store / "leaderboard", rng=np.random.default_rng(SEED), published=published)
+
+
+def progress(study: Study) -> str:
+    """How far it is, in a sentence; it changes whenever a cell does."""
+    states = Counter(cell.state for cell in study.cells)
+    said = ", ".join(
+        f"{states[state]:,} {state}" for state in ("done", "running", "failed", "waiting") if states[state]
+    )
+    return f"{len(study.cells):,} cells: {said}."
+
+
+def attempt_of(study: Study, fingerprint: str) -> Path:
+    """The run's folder behind a cell's result. Raises UserError where it has none."""
+    cell = next((cell for cell in study.cells if cell.fingerprint == fingerprint), None)
+    if cell is None:
+        raise UserError(f"{study.name} has no such cell.")
+    if cell.result is None:
+        why = f": {cell.why}" if cell.why else ""
+        raise UserError(f"{cell.contestant} on {cell.task}, seed {cell.seed}, has no result: it is {cell.state}{why}.")
+    return cell.folder / cell.result["attempt"]
