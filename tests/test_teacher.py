@@ -15,10 +15,11 @@ from samples import LABELS
 from slimtune.answering import score_served
 from slimtune.check import as_json, plan_of, ready
 from slimtune.cli.scoring import Given, served_model
+from slimtune.data import Completion
 from slimtune.endpoint import Endpoint
 from slimtune.errors import ServiceAway, UserError
-from slimtune.evaluate import read_evaluation
-from slimtune.files import damage
+from slimtune.evaluate import evaluate, read_evaluation, write_evaluation
+from slimtune.files import damage, write_json
 from slimtune.pipeline import run_recipe
 from slimtune.recipe import load_recipe, read_recipe
 from slimtune.report import read_report
@@ -241,3 +242,25 @@ def test_a_served_model_on_a_task_that_needs_a_judge_is_told_where_one_is_named(
     with pytest.raises(UserError, match="give `judge:` in a recipe; a served model is scored there as its `teacher:`"):
         score_served(Endpoint("big", teacher.url), get_task(folder), few_shot=0, out=None, listener=Heard())
     assert not teacher.asked
+
+
+def test_the_example_sets_a_teacher_beside_a_finished_run_and_asks_each_row_once(
+    tmp_path: Path, task: Path, teacher: ChatServer
+) -> None:
+    run, rows = tmp_path / "runs" / "done", get_task(task).test
+    run.mkdir(parents=True)
+    write_json(run / "recipe.json", {"model": "smollm2-135m-embedded", "task": str(task)})
+    for name, right in (("base", 2), ("tuned", 7)):
+        answers = [Completion(row.target if at < right else "none") for at, row in enumerate(rows)]
+        scored = evaluate(get_task(task), rows, lambda *_, answers=answers: enumerate(answers), name=name, label=name)
+        write_evaluation(run / name, scored)
+    example = Path(__file__).parents[1] / "examples/teacher_column.py"
+    line = [sys.executable, str(example), str(run), "big", teacher.url]
+    done = [subprocess.run(line, capture_output=True, text=True, cwd=tmp_path, timeout=120) for _ in range(2)]
+    assert [one.returncode for one in done] == [0, 0], done[0].stderr
+    assert "teacher  1.000 [" in done[0].stdout and "tuned    0.778 [" in done[0].stdout
+    assert "tuned - teacher: -0.222 [" in done[0].stdout and "tuned - base:    +0.556 [" in done[0].stdout
+    assert len(teacher.asked) == 9, "the second time, the answers are there"
+    assert damage(tmp_path / "runs" / "done-teacher") is None and not (run / "teacher").exists()
+    wrong = subprocess.run([*line[:-1], "big.example"], capture_output=True, text=True, timeout=60)
+    assert wrong.returncode == 1 and "must begin with http" in wrong.stderr and "Traceback" not in wrong.stderr
