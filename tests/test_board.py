@@ -79,6 +79,8 @@ def test_mean_ranks_are_those_of_the_rows(board, store):
         np.array([[rows_of(store, name, task, side)[0].mean() for task in TASKS] for name in names])
         for side in ("tuned", "few_shot")
     )
+    shown = [[board.squares[name, task].shown.score.value for task in TASKS] for name in names]
+    assert np.array(shown) == pytest.approx(tuned)
     for kind, scores in (("tuned", tuned), ("gain", tuned - few), ("base", few)):
         expected = {name: row.mean for name, row in zip(names, mean_ranks(scores), strict=True)}
         assert {one.contestant: one.mean_rank for one in table(board, kind).standings} == pytest.approx(expected)
@@ -330,7 +332,7 @@ def test_rank_without_a_study_is_a_user_error(tmp_path):
         read_study(tmp_path)
 
 
-@pytest.mark.parametrize("rows", [100, pytest.param(1000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("rows", [40, pytest.param(1000, marks=pytest.mark.slow)])
 def test_135_cells_are_ranked_in_time(tmp_path, rows):
     names = {f"contestant {at}": 0.5 + at / 40 for at in range(15)}
     store = put_study(tmp_path / "large", Made(names, [f"task{at}" for at in range(9)], rows=rows))
@@ -345,8 +347,15 @@ def test_135_cells_are_ranked_in_time(tmp_path, rows):
 # in a browser
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1280, 400])
+@pytest.mark.parametrize(
+    ("width", "scheme"),
+    [
+        (1280, "dark"),
+        (400, "light"),
+        pytest.param(1280, "light", marks=pytest.mark.slow),
+        pytest.param(400, "dark", marks=pytest.mark.slow),
+    ],
+)
 def test_the_page_fits_complains_of_nothing_and_shuts_nobody_out(written, browser, width, scheme):
     axe = pytest.importorskip("axe_playwright_python.sync_playwright")
     page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)

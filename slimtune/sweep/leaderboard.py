@@ -22,6 +22,11 @@ from slimtune.sweep.spent import cost_remarks, ran_on, spent
 from slimtune.sweep.store import Study
 from slimtune.sweep.versus import against_teachers, summaries
 
+_RANKS = (
+    "A rank depends on who else is ranked: add weak contestants, and the leaders' ranks tighten. Intervals of mean "
+    "ranks are Student's t over tasks, given these contestants; chances and rank ranges are of a bootstrap over tasks "
+    "and over the rows of each, which leaves the noise of seeds out."
+)
 STATES = ("done", "failed", "running", "waiting")
 
 
@@ -51,7 +56,7 @@ def make_board(
         spent=found,
         noise=Noise(noise.sd, noise.low, noise.high, noise.cells, noise.runs) if noise else None,
         cells=cell_lines(study, out),
-        remarks=_remarks(grid, block, noise, incomplete),
+        remarks=(*((_RANKS,) if tables else ()), *_remarks(grid, block, noise, incomplete)),
         cost_remarks=cost_remarks(found),
         published=beside_published(grid, tables) if published else (),
         trouble=tuple(one for one in squares.values() if one.state != "done"),
@@ -143,16 +148,12 @@ def _close(table: RankTable, first: str, other: str) -> bool:
 
 
 def _remarks(grid: Grid, block: Block, noise: SeedNoise | None, incomplete: bool) -> tuple[str, ...]:
-    lines = [
-        "A rank depends on who else is ranked: add weak contestants, and the leaders' ranks tighten. Intervals of mean "
-        "ranks are Student's t over tasks, given these contestants; chances and rank ranges are of a bootstrap over "
-        "tasks and over the rows of each, which leaves the noise of seeds out."
-    ]
+    lines = []
     if block.left_out and not incomplete:
         lines.append(f"Not ranked, for want of a score: {'; '.join(clean(str(one)) for one in block.left_out)}.")
     if grid.served:
         lines.append(f"Served, compared with and not ranked: {', '.join(sorted(grid.served))}.")
-    if noise is None:
+    if noise is None and any("tuned" in entry.sides for entry in grid.entries.values()):
         lines.append("One seed a cell: how much of a difference is the luck of training is not known.")
     where = {ran_on(cell) for entry in grid.entries.values() for cell in entry.done if "tuned" in cell.result["sides"]}
     if len(where) > 1:
