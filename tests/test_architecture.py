@@ -22,11 +22,11 @@ ROWS = (
     ("pipeline", "tryout"),
     ("sweep", "jobs", "draft"),
     ("newtask",),
-    ("cli", "screen", "screen_plan", "screen_board", "screen_recommend", "listing", "app"),
+    ("cli", "screen", "screen_plan", "screen_board", "screen_recommend", "screen_sweep", "listing", "app"),
 )
 HEIGHT = {room: height for height, row in enumerate(ROWS) for room in row}
 HEAVY = {"torch", "unsloth", "unsloth_zoo", "trl", "peft", "transformers", "bitsandbytes", "accelerate", "datasets"}
-PRINTERS = {"cli", "screen", "screen_plan", "screen_board", "screen_recommend"}
+PRINTERS = {"cli", "screen", "screen_plan", "screen_board", "screen_recommend", "screen_sweep"}
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 

@@ -111,7 +111,10 @@ def test_a_command_that_is_shown_exists(line):
     if verb == "VERB":
         return
     assert verb in VERBS
-    options = {option for parameter in VERBS[verb].params for option in parameter.opts}
+    command = VERBS[verb]
+    while words and hasattr(command, "commands"):
+        command = command.commands[words.pop(0)]
+    options = {option for parameter in command.params for option in parameter.opts}
     assert {word for word in words if word.startswith("-")} <= options
     assert all(find_gpu(word) for before, word in pairwise(words) if before in ("--gpu", "--as-gpu"))
     assert verb != "list" or {*words} <= {*listing.KINDS, "WHAT"}

@@ -14,7 +14,7 @@ from slimtune.recipe import Recipe, load_recipe, recipes_folder
 from slimtune.tasks import Selection, Task, get_task
 
 ROOT = Path(__file__).parents[1]
-RECIPES = sorted(recipes_folder().rglob("*.yaml"))
+RECIPES = sorted(file for file in recipes_folder().rglob("*.yaml") if file.parent.name != "matrix")
 BENCHMARKS = (ROOT / "BENCHMARKS.md").read_text(encoding="utf-8")
 CLAIM = re.compile(
     r"# Fits: (?P<card>[^,]+), planned peak (?P<peak>\d+\.\d) GiB\."

@@ -16,9 +16,9 @@ from slimtune.errors import CannotWrite, UserError
 from slimtune.files import read_json, write_json
 from slimtune.recipe import Recipe
 from slimtune.sweep import lease, local
+from slimtune.sweep.asked import Asked
 from slimtune.sweep.identity import digest_of
 from slimtune.sweep.local import Limits, run_study
-from slimtune.sweep.matrix import Asked
 from slimtune.sweep.store import read_study
 
 STUB = Path(__file__).with_name("stub_worker.py")

@@ -12,6 +12,7 @@ from slimtune import __version__, screen
 from slimtune.cli.options import CardOption, DataOption, OutOption, RecipeArgument, SetOption
 from slimtune.cli.ranking import rank, recommend
 from slimtune.cli.scoring import evaluate
+from slimtune.cli.sweeping import sweep
 from slimtune.errors import SlimtuneError, UserError
 
 app = typer.Typer(
@@ -104,6 +105,7 @@ def plan(
 
 
 app.command()(evaluate)
+app.add_typer(sweep, name="sweep", help="A study: models x tasks x seeds, run, watched, planned, written out.")
 app.command()(rank)
 app.command()(recommend)
 

@@ -16,8 +16,8 @@ from slimtune.pipeline import run_recipe
 from slimtune.recipe import Recipe, check_recipe
 from slimtune.runs import open_run
 from slimtune.strict_yaml import Document
+from slimtune.sweep.asked import Entrant
 from slimtune.sweep.identity import served_identity, trained_identity
-from slimtune.sweep.matrix import Entrant
 
 
 class Silent:

@@ -12,8 +12,8 @@ from pathlib import Path
 from slimtune.errors import CannotWrite, Diverged, Interrupted, ServiceAway, SlimtuneError, UserError
 from slimtune.files import writing
 from slimtune.runs import holder
+from slimtune.sweep.asked import Asked
 from slimtune.sweep.lease import LEASE_S, Lease, Others, spent_usd
-from slimtune.sweep.matrix import Asked
 from slimtune.sweep.process import Reply, Worker
 from slimtune.sweep.store import FAILED, KILLED, MATRIX, RESULT, read_failure, write_cell, write_failure, write_matrix
 from slimtune.sweep.worker import BUSY

@@ -18,69 +18,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 
-from slimtune.check import Ready, read_rows, ready
+from slimtune.check import read_rows, ready
 from slimtune.errors import Problem, Problems, ServiceAway, UserError, did_you_mean
 from slimtune.models import get_model
-from slimtune.recipe import Recipe, Section, Teacher, check_recipe, find_recipe, put_key, read_recipe, recipes_folder
+from slimtune.recipe import Recipe, check_recipe, find_recipe, put_key, read_recipe, recipes_folder
 from slimtune.strict_yaml import Document, parse_yaml
+from slimtune.sweep.asked import Asked, Entrant, Matrix
 from slimtune.sweep.identity import digest_of, served_identity, trained_identity
 from slimtune.wording import refused
 
 _OURS = {"task": "tasks", "seed": "seeds"}  # keys of a recipe that a matrix has its own for
-
-
-class Entrant(Teacher):
-    """A served model that takes part: scored on every task, so many times."""
-
-    runs: int = Field(3, ge=1, le=100)
-
-
-class Matrix(Section):
-    """What may stand in a matrix file."""
-
-    base: str | dict[str, Any] = Field({})
-    models: tuple[str, ...] = ()
-    tasks: tuple[str, ...] | dict[str, dict[str, Any]] = Field(min_length=1)
-    seeds: tuple[int, ...] = Field((17,), min_length=1)
-    axes: dict[str, tuple[Any, ...]] = Field({})
-    contestants: dict[str, dict[str, Any]] = Field({})
-    served: tuple[Entrant, ...] = ()
-
-
-@dataclass(frozen=True)
-class Asked:
-    """One cell that a matrix asks for. `wrong`: why it cannot be begun now, where its data are away."""
-
-    fingerprint: str
-    contestant: str
-    model: str
-    task: str
-    seed: int
-    axes: Mapping[str, Any]
-    recipe: Recipe
-    served: Entrant | None
-    identity: Mapping[str, Any]
-    ready: Ready | None
-    wrong: str = ""
-
-    @property
-    def id(self) -> str:
-        return self.fingerprint[:12]
-
-    def as_json(self) -> dict[str, Any]:
-        """What cell.json holds."""
-        named = ("contestant", "model", "task", "seed")
-        served = {"served": self.served.model_dump(mode="json")} if self.served else {}
-        return {
-            "cell": self.fingerprint,
-            **{name: getattr(self, name) for name in named},
-            "axes": dict(self.axes),
-            "recipe": self.recipe.as_json(),
-            **served,
-            "identity": dict(self.identity),
-        }
 
 
 @dataclass(frozen=True)
@@ -201,7 +150,12 @@ class _Cells:
     def _read(self, recipe: Recipe, data_dir: Path | None) -> Any:
         key = repr((recipe.task, recipe.data, recipe.seed, recipe.thinking))
         if key not in self._rows:
-            self._rows[key] = read_rows(recipe, data_dir)
+            try:
+                self._rows[key] = read_rows(recipe, data_dir)
+            except ServiceAway as error:  # asked once, and not by every cell anew
+                self._rows[key] = error
+        if isinstance(self._rows[key], ServiceAway):
+            raise self._rows[key]
         return self._rows[key]
 
 
