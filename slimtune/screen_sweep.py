@@ -132,6 +132,13 @@ def show_ended(console: Console, ended: Ended, command: str) -> None:
     console.print(Text(" ".join(parts), style="yellow"), soft_wrap=True)
 
 
+def show_emitted(console: Console, engine: str, files: Sequence[Path]) -> None:
+    """What was written, and what to type."""
+    starts = {"sky": "sky jobs launch", "slurm": "sbatch"}[engine]
+    for file in files:
+        console.print(Text(f"  {starts} {file}" if file.suffix != ".cells" else f"  {file}: its cells"), soft_wrap=True)
+
+
 def show_outlooks(console: Console, cells: Sequence[Asked], found: Sequence[Outlook]) -> None:
     """Cells, hours and dollars on each card; then what does not fit, and why."""
     served = sum(cell.served is not None for cell in cells)

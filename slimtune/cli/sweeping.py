@@ -87,6 +87,24 @@ def plan(
     screen_sweep.show_outlooks(Console(), cells, outlooks(cells, [get_gpu(name) for name in gpu or _CARDS]))
 
 
+@sweep.command()
+def emit(
+    matrix: MatrixArgument,
+    engine: Annotated[str, typer.Option("--engine", help="sky or slurm.")],
+    store: Annotated[
+        str, typer.Option("--store", metavar="PLACE", help="A bucket for sky, a shared folder for slurm.")
+    ],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the files go.")] = Path("sweeps/emitted"),
+    data: DataOption = None,
+) -> None:
+    """Write a study out for an engine that rents or queues machines. Runs nothing."""
+    from slimtune.sweep.emit import emit as write_out
+
+    path, cells = _cells(matrix, data)
+    files = write_out(engine, path, cells, store=store, out=out)
+    screen_sweep.show_emitted(Console(), engine, files)
+
+
 def _cells(matrix: str, data: Path | None) -> tuple[Path, Sequence[Any]]:
     from slimtune.sweep.matrix import find_matrix, read_matrix
 

@@ -72,16 +72,22 @@ def run_study(
     `command` starts a worker; `on_tick` is called about twice a second. Cells that failed for good are left alone,
     unless `again`. Raises CannotWrite where the store is full or gone.
     """
-    with writing(store):
-        (store / "runners").mkdir(parents=True, exist_ok=True)
-    write_matrix(store, name, [_entry(cell) for cell in cells])
     wanted = {cell.fingerprint for cell in cells} if chosen is None else set(chosen)
     todo = [cell for cell in cells if cell.fingerprint in wanted]
-    folders = {cell.fingerprint: write_cell(store, cell.as_json()) for cell in cells}
+    folders = prepare(store, name, cells)
     if again:
         for cell in todo:
             (folders[cell.fingerprint] / FAILED).unlink(missing_ok=True)
     return _Local(store, command, limits, should_stop, on_tick).run(todo)
+
+
+def prepare(store: Path, name: str, cells: Sequence[Asked]) -> dict[str, Path]:
+    """Put down what is asked for: each cell's folder by its fingerprint. Raises CannotWrite."""
+    with writing(store):
+        (store / "runners").mkdir(parents=True, exist_ok=True)
+    folders = {cell.fingerprint: write_cell(store, cell.as_json()) for cell in cells}
+    write_matrix(store, name, [_entry(cell) for cell in cells])
+    return folders
 
 
 def _entry(cell: Asked) -> dict[str, object]:
