@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from study_store import Made, put_study
@@ -216,3 +217,13 @@ def test_the_verb_answers_in_the_terminal_without_torch(store):
     assert done.returncode == 0, done.stderr
     for words in ("Take Qwen3-0.6B, r 64 for banking77", "Ranked by own cells on banking77", "A month", "Not known"):
         assert words in done.stdout
+
+
+def test_what_the_readme_shows_of_it_is_what_it_prints():
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    (shown,) = re.findall(r"<!-- recommend -->\n```\n\$ slimtune (.*?)\n(.*?)```", readme, re.DOTALL)
+    command = [sys.executable, "-m", "slimtune.cli", *shown[0].split()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=os.environ | {"COLUMNS": "100"})
+    printed = [line.rstrip() for line in done.stdout.splitlines()]
+    lines = [line for line in shown[1].splitlines() if line not in ("", "...")]
+    assert len(lines) > 10 and [line for line in lines if line not in printed] == []
