@@ -156,6 +156,15 @@ def test_what_does_not_fit_says_up_to_which_context_it_would():
 def test_models_over_the_size_that_is_asked_for_are_not_named(store):
     found = recommend(Wish(task="trec", gpu="t4", max_params="200M", store=store))
     assert "Qwen3-0.6B, r 64" not in names(found) and names(found)[0] == "SmolLM2-135M, r 64"
+    assert "not ranked here: Qwen3-0.6B, r 64. Their model is not listed, too large" in " ".join(unknown(found))
+
+
+def test_a_model_may_be_named_by_its_repository_and_one_that_is_not_listed_is_left_out(tmp_path):
+    models = {"Qwen3-0.6B, r 64": "Qwen/Qwen3-0.6B", "SmolLM2-135M, r 8": "somebody/own-model"}
+    made = put_study(tmp_path / "named", replace(OURS, tasks=TASKS[:1], models=models))
+    found = recommend(Wish(task="banking77", gpu="t4", store=made))
+    assert names(found)[:2] == ["Qwen3-0.6B, r 64", "SmolLM2-135M, r 64"] and found.ranked[0].spec.key == "qwen3-0.6b"
+    assert found.left_out == ("SmolLM2-135M, r 8",)
 
 
 def test_a_month_is_priced_and_set_against_what_the_teacher_cost(store):

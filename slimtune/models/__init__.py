@@ -15,7 +15,7 @@ from slimtune.models.shapes import Linear, Shapes
 from slimtune.models.spec import Extension, Family, ModelSpec
 from slimtune.models.unlisted import from_folder, from_hub
 
-__all__ = ["FAMILIES", "MODELS", "Extension", "Family", "Linear", "ModelSpec", "Shapes", "get_model"]
+__all__ = ["FAMILIES", "MODELS", "Extension", "Family", "Linear", "ModelSpec", "Shapes", "find_model", "get_model"]
 
 _FAMILY_FILES = (llama3, qwen3, smollm2, gemma3, lfm2, granite, qwen3_5, qwen_vl)
 MODELS = MappingProxyType({spec.key: spec for file in _FAMILY_FILES for spec in file.MODELS})
@@ -35,14 +35,16 @@ def get_model(name_or_path: str, *, revision: str | None = None) -> ModelSpec:
         return from_folder(folder.resolve(), MODELS.values())
     if folder.is_dir():
         raise UserError(f"{folder} is a folder without a config.json: not a Hugging Face model.")
-    if (spec := _listed(name_or_path.lower())) is not None:
+    if (spec := find_model(name_or_path)) is not None:
         return spec
     if _REPOSITORY.fullmatch(name_or_path):
         return from_hub(name_or_path, MODELS.values(), revision=revision)
     raise unknown_name("model", name_or_path, MODELS)
 
 
-def _listed(wanted: str) -> ModelSpec | None:
+def find_model(name: str) -> ModelSpec | None:
+    """The listed model with that key, hub id or Unsloth mirror, or None. Asks nobody."""
+    wanted = name.lower()
     for spec in MODELS.values():
         repos = (spec.repo, spec.mirror_16bit, spec.dynamic_4bit, spec.plain_4bit)
         if spec.mirror_16bit and wanted == spec.mirror_16bit.lower():

@@ -105,6 +105,11 @@ def unknown(found: Recommendation) -> tuple[str, ...]:
         )
     elif own.near != "task":
         lines.append(f"No own cell on {found.about} itself: this rests on {near(found)}.")
+    if found.left_out:
+        lines.append(
+            f"Own contestants that are not ranked here: {', '.join(found.left_out)}. Their model is not listed, too "
+            f"large or does not fit, or they lack a cell on {', '.join(own.tasks) if own else 'any task'}."
+        )
     if own is not None and any(one.seeds < 2 for one in found.ranked if one.score):
         lines.append("One seed a cell: how much of a difference is the luck of training is not known.")
     if found.assumed_request:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+from slimtune.models import find_model
 from slimtune.published import (
     EDITIONS,
     TABLES,
@@ -23,7 +24,8 @@ _SCORE_COLUMNS = ("Task", "Teacher, printed", "Base, printed", "Fine-tuned, prin
 
 def beside_published(grid: Grid, tables: Sequence[RankTable]) -> tuple[PublishedTable, ...]:
     """The newest edition first: its three rank tables, and its scores by task."""
-    models = {name: entry.cells[0].model for (name, _), entry in grid.entries.items()}
+    named = {name: entry.cells[0].model for (name, _), entry in grid.entries.items()}
+    models = {name: spec.key if (spec := find_model(model)) else model for name, model in named.items()}
     found = []
     for edition in sorted(EDITIONS, reverse=True):
         found += [_ranks(edition, name, tables, models) for name in TABLES]

@@ -14,7 +14,7 @@ import numpy as np
 from slimtune.errors import UserError
 from slimtune.forecast import BATCH, EPOCHS, EXAMPLES, RANK, Card, Line, Load, answer_tokens, line_of, read_tokens
 from slimtune.gpus import DetectedGpu, GpuSpec, detect_gpu, find_gpu, get_gpu
-from slimtune.models import MODELS, ModelSpec
+from slimtune.models import MODELS, ModelSpec, find_model
 from slimtune.plan.cost import UTILISATION, Request, ServingCost, Throughput, estimate_throughput, serving_cost
 from slimtune.published import PublishedRank
 from slimtune.report.text import clean
@@ -77,7 +77,8 @@ class Candidate:
 @dataclass(frozen=True)
 class Recommendation:
     """`ranked`: those that fit and of which something is known, the first to be taken. `unfit` do not fit as asked;
-    `untold` fit, and nothing is known of them. `usd_a_request`: what a served model cost here."""
+    `untold` fit, and nothing is known of them; `left_out` are own contestants that are not ranked here.
+    `usd_a_request`: what a served model cost here."""
 
     card: Card
     hourly_usd: float | None
@@ -87,6 +88,7 @@ class Recommendation:
     unfit: tuple[Candidate, ...]
     untold: tuple[Candidate, ...]
     evidence: Evidence | None
+    left_out: tuple[str, ...]
     request: Request
     assumed_request: bool
     usd_a_request: float | None
@@ -117,6 +119,7 @@ def recommend(wish: Wish) -> Recommendation:
         unfit=tuple(one for one in priced if not one.fits),
         untold=tuple(one for one in priced if one.fits and not one.score and not one.printed),
         evidence=own,
+        left_out=tuple(name for name in grid.trained if not own or name not in own.pooled) if grid else (),
         request=request or _ASSUMED,
         assumed_request=request is None,
         usd_a_request=teacher_usd(grid) if grid else None,
@@ -152,7 +155,8 @@ def _own(grid: Grid | None, task: str | None, kind: str | None, lines: dict[str,
     if grid is None:
         return None
     models = {name: entry.cells[0].model for (name, _), entry in grid.entries.items()}
-    among = [name for name in grid.trained if (line := lines.get(models[name])) and line.plan is not None]
+    found = {name: find_model(models[name]) for name in grid.trained}
+    among = [name for name, spec in found.items() if spec and (line := lines.get(spec.key)) and line.plan is not None]
     return own_evidence(grid, task=task, kind=kind, among=among)
 
 
@@ -179,9 +183,8 @@ def _own_candidates(grid: Grid, own: Evidence, lines: dict[str, Line]) -> list[C
     names = sorted(own.pooled, key=lambda name: (-own.pooled[name].value, name))
     found = []
     for name in names:
-        spec, answers = MODELS[own.models[name]], own.pooled[name]
-        line = lines[spec.key]
-        found.append(Candidate(name, spec, line, score=answers.measured.score, seeds=len(answers.seeds)))
+        line, answers = lines[find_model(own.models[name]).key], own.pooled[name]
+        found.append(Candidate(name, line.spec, line, score=answers.measured.score, seeds=len(answers.seeds)))
     rng, leader = np.random.default_rng(_SEED), own.pooled[names[0]]
     pairs = [compared(Pair(leader, own.pooled[name], trained_a=True), noise, rng) for name in names[1:]]
     raised = iter(holm([pair.p for pair in pairs if pair is not None]))
