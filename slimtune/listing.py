@@ -75,6 +75,11 @@ def recipes() -> Rows:
     return "Recipes", ("name", "what it does"), rows
 
 
+def matrices() -> Rows:
+    rows = [(file.stem, _headline(file)) for file in sorted((recipes_folder() / "matrix").glob("*.yaml"))]
+    return "Matrices", ("name", "what it does"), rows
+
+
 def recipe_keys() -> Rows:
     rows = [(key.name, key.takes, key.default, key.gloss) for key in every_key()]
     return "Keys of a recipe", ("key", "takes", "default", "what it is"), rows
@@ -122,6 +127,7 @@ KINDS = {
     "scorers": scorers,
     "recipes": recipes,
     "recipe-keys": recipe_keys,
+    "matrices": matrices,
     "runs": runs,
 }
 NOTES = {

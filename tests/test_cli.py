@@ -113,7 +113,7 @@ def test_check_refuses_rows_longer_than_the_context(recipe: Path) -> None:
     assert dropped.returncode == 0 and "Rows longer than the context: 1." in dropped.stdout
 
 
-@pytest.mark.parametrize("kind", ["models", "tasks", "gpus", "scorers", "recipes", "recipe-keys"])
+@pytest.mark.parametrize("kind", ["models", "tasks", "gpus", "scorers", "recipes", "recipe-keys", "matrices"])
 def test_lists_name_what_there_is(kind: str) -> None:
     shown = slimtune("list", kind)
     assert shown.returncode == 0 and len(shown.stdout.splitlines()) >= 4

@@ -21,6 +21,7 @@ from slimtune.evaluate import evaluate, write_evaluation
 from slimtune.gpus import find_gpu
 from slimtune.plan.calibration import errors_held_out, read_table
 from slimtune.recipe import read_recipe
+from slimtune.sweep.matrix import read_matrix
 from slimtune.tasks import Selection, get_task
 from slimtune.tasks.formats import FORMATS
 
@@ -150,6 +151,11 @@ def test_the_table_of_keys_is_that_of_the_program():
 def test_the_import_order_is_the_one_the_tests_hold():
     rows = block("rows", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"))
     assert [tuple(sorted(line.split())) for line in rows.splitlines()] == [tuple(sorted(row)) for row in ROWS]
+
+
+def test_the_matrix_of_the_readme_is_read(tmp_path):
+    (tmp_path / "m.yaml").write_text(block("matrix"), encoding="utf-8")
+    assert len(read_matrix(tmp_path / "m.yaml")) == 2 * 2 * 3 * 2
 
 
 def test_the_csv_and_the_recipe_of_the_readme_are_ready_to_run(tmp_path, monkeypatch):

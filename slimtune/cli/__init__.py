@@ -135,7 +135,9 @@ def app_(
 
 
 @app.command(name="list")
-def list_(what: Annotated[str, typer.Argument(metavar="models|tasks|gpus|scorers|recipes|recipe-keys|runs")]) -> None:
+def list_(
+    what: Annotated[str, typer.Argument(metavar="models|tasks|gpus|scorers|recipes|recipe-keys|matrices|runs")],
+) -> None:
     """List what slimtune knows by name."""
     screen.show_list(Console(), what)
 
