@@ -38,7 +38,10 @@ from nbclient.exceptions import CellExecutionError
 
 from slimtune.files import cache_folder
 from slimtune.forecast import Asked, plan_one
+from slimtune.gpus import get_gpu
 from slimtune.models import get_model
+from slimtune.sweep.matrix import find_matrix, read_matrix
+from slimtune.sweep.outlook import fitting_cards
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "colab").glob("*.ipynb"))
@@ -81,13 +84,14 @@ def parameters(file: Path) -> dict[str, Any]:
 # what stands in them
 
 
-def test_there_are_the_five_stories() -> None:
+def test_there_are_the_six_stories() -> None:
     assert [file.stem for file in NOTEBOOKS] == [
         "01_first_finetune_t4",
         "02_which_model_fits_my_task",
         "03_tool_calling",
         "04_long_context_yarn",
         "05_your_own_data",
+        "06_benchmark_overnight",
     ]
 
 
@@ -159,6 +163,10 @@ def test_they_are_as_the_linter_has_them() -> None:
 @every_notebook
 def test_what_it_trains_is_planned_to_fit_a_t4(file: Path) -> None:
     given, asked = parameters(file), Asked(gpu="t4")
+    if "MATRIX" in given:
+        cells = read_matrix(find_matrix(given["MATRIX"]))
+        assert fitting_cards(cells, [get_gpu("t4")])
+        return
     if "LENGTH" in given:
         assert get_model(given["MODEL"]).native_context < given["LENGTH"]
         asked = Asked(gpu="t4", context=str(given["LENGTH"]))
@@ -403,3 +411,27 @@ def test_05_a_csv_becomes_a_model_and_its_mistakes_are_shown(tmp_path: Path, tin
         report = trained(reader.store / "smoke")
         assert report["scores"][0]["score"]["groups"] == 8, "sentences"
         assert report["verdict"] in reader.said("table") and "of 16 test rows" in reader.said("mistakes")
+
+
+MATRIX = """base:
+  train: {epochs: 1, batch: 8}
+  evaluate: {few_shot: 0, max_new_tokens: 4}
+  data: {train_rows: 8, test_rows: 8, labels: [age_limit, atm_support, change_pin]}
+models: [MODEL]
+contestants: {rank 2: {lora.r: 2}, rank 4: {lora.r: 4}}
+tasks: [banking77]
+"""
+
+
+def test_06_a_study_is_run_ranked_and_gone_on_with(tmp_path: Path, tiny: Path, shell: Shell) -> None:
+    matrix = tmp_path / "small.yaml"
+    matrix.write_text(MATRIX.replace("MODEL", str(tiny / "one")))
+    with Reader(NOTEBOOKS[5], tmp_path, shell, MATRIX=str(matrix)) as reader:
+        assert [*reader.cells()] == ["parameters", "plan", "run", "table", "advice"]
+        assert "cells to train" in reader.said("plan") and "Exit code 0." in reader.said("run")
+        assert "Fine-tuned" in reader.said("table") and "rank 4" in reader.said("table")
+        assert "Take " in reader.said("advice") and "rank 4" in reader.said("advice")
+        results = [*(reader.store / "studies" / "small").glob("cells/*/result.json")]
+        before = [file.stat().st_mtime_ns for file in results]
+        assert "Exit code 0." in reader.execute("run"), "the next session"
+        assert len(before) == 2 and before == [file.stat().st_mtime_ns for file in results]
