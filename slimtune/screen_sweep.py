@@ -150,12 +150,15 @@ def show_outlooks(console: Console, cells: Sequence[Asked], found: Sequence[Outl
         table.add_column(name, justify="left" if name == "card" else "right")
     for one in found:
         usd = "" if one.usd is None else f"{one.usd[0]:.2f} to {one.usd[1]:.2f}"
-        table.add_row(one.card.name, f"{one.fits}", f"{one.hours[0]:.1f} to {one.hours[1]:.1f}", usd)
+        digits = 1 if one.hours[1] >= 1 else 2
+        hours = " to ".join(f"{end:.{digits}f}" for end in one.hours)
+        table.add_row(one.card.name, f"{one.fits}", hours, usd)
     console.print(table)
     console.print(Text(f"Estimated, not measured. Prices of {PRICES_AS_OF}; none where none is known.", style="dim"))
-    for cell in cells:
-        if cell.wrong:
-            console.print(Text(f"Not planned: {named(cell)}: {cell.wrong}", style="yellow"))
+    for why, unplanned in _unplanned(cells).items():
+        tasks = ", ".join(dict.fromkeys(cell.task for cell in unplanned))
+        said = f"Not planned: {counted(len(unplanned), 'cell')} on {tasks}. {why}"
+        console.print(Text(said, style="yellow"), soft_wrap=True)
     for one in found:
         for misfit in one.misfits[:_MISFITS]:
             why = misfit.why.splitlines()[0]
@@ -163,3 +166,12 @@ def show_outlooks(console: Console, cells: Sequence[Asked], found: Sequence[Outl
             console.print(Text(said, style="yellow"), soft_wrap=True)
         if len(one.misfits) > _MISFITS:
             console.print(Text(f"{one.card.name}: {len(one.misfits) - _MISFITS} more.", style="yellow"))
+
+
+def _unplanned(cells: Sequence[Asked]) -> dict[str, list[Asked]]:
+    """The cells that could not be planned, by the reason."""
+    found: dict[str, list[Asked]] = {}
+    for cell in cells:
+        if cell.wrong:
+            found.setdefault(str(cell.wrong), []).append(cell)
+    return found

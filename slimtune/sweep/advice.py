@@ -167,7 +167,12 @@ def _k(tokens: int) -> str:
 
 
 def _range(low: float, high: float) -> str:
-    return f"{low:.2g}" if math.isclose(low, high) else f"{low:.2g} to {high:.2g}"
+    return _digits(low) if math.isclose(low, high) else f"{_digits(low)} to {_digits(high)}"
+
+
+def _digits(value: float) -> str:
+    """Two digits that count, and no powers of ten."""
+    return f"{float(f'{value:.2g}'):,.0f}" if value >= 10 else f"{value:.2g}"
 
 
 def _whole_range(low: int, high: int) -> str:
