@@ -6,4 +6,7 @@ store      the folder of a study: what was asked, what is done, what failed, who
 local      the runner: a process a model, one cell after the other, whatever happens to them
 worker     the process that does them; cell: one of them for real
 lease      who works on a study, and what it has cost
+
+leaderboard    its cells ranked, compared and priced; it names the modules that do
+recommend      which model to take, by own cells, printed ranks and the memory plan; advice: in sentences
 """
