@@ -188,6 +188,16 @@ def test_a_missing_cell_is_shown_with_its_reason_and_ranks_are_over_the_whole_bl
     assert found.squares["small, r 8", "trec"].why.endswith("=1+1")
 
 
+def test_a_study_that_has_just_begun_ranks_two_over_the_task_they_share_and_one_alone_not_at_all(tmp_path):
+    begun = replace(SMALL, contestants={"a": 0.5, "b": 0.8}, tasks=TASKS[:2], seeds=(0,), served={})
+    found = board_of(put_study(tmp_path / "two", replace(begun, states={("b", "trec", 0): "waiting"})))
+    assert [one.contestant for one in found.tables[0].standings] == ["b", "a"]
+    assert found.headline.startswith("b leads over 1 task: mean rank 1.00 of 2")
+    assert any("Not ranked, for want of a score: trec (no score of b)" in line for line in found.remarks)
+    alone = board_of(put_study(tmp_path / "one", replace(begun, states={("b", task, 0): "waiting" for task in TASKS})))
+    assert alone.headline == "Nothing to rank yet: a alone has tuned scores (2 tasks)."
+
+
 def test_incomplete_ranks_are_asked_for_and_carry_a_footnote(holed):
     (only,) = board_of(holed, incomplete=True).tables
     assert {one.contestant: one.tasks for one in only.standings}["small, r 8"] == 2

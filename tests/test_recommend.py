@@ -153,6 +153,12 @@ def test_what_does_not_fit_says_up_to_which_context_it_would():
     assert "longest row" in memory(found.ranked[0], found)
 
 
+def test_rates_are_written_out():
+    from slimtune.sweep.advice import _range
+
+    assert [_range(310.4, 1900.2), _range(2.71, 16.4), _range(9.87, 9.87)] == ["310 to 1,900", "2.7 to 16", "9.9"]
+
+
 def test_models_over_the_size_that_is_asked_for_are_not_named(store):
     found = recommend(Wish(task="trec", gpu="t4", max_params="200M", store=store))
     assert "Qwen3-0.6B, r 64" not in names(found) and names(found)[0] == "SmolLM2-135M, r 64"

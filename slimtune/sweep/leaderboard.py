@@ -130,11 +130,13 @@ def _headline(tables: Sequence[RankTable], grid: Grid) -> str:
     table = tables[0]
     first = table.standings[0]
     over = f"{first.tasks} task{'' if first.tasks == 1 else 's'}"
+    if len(table.standings) == 1:
+        return f"Nothing to rank yet: {first.contestant} alone has tuned scores ({over})."
     said = f"{first.contestant} leads over {over}: mean rank {first.mean_rank:.2f} of {len(table.standings)}"
     if first.p_best is not None:
         said += f", first in {first.p_best:.0%} of the draws"
     near = [one.contestant for one in table.standings[1:] if _close(table, first.contestant, one.contestant)]
-    if table.critical_difference is None or len(table.standings) < 2:
+    if table.critical_difference is None:
         return f"{said}."
     if not near:
         return f"{said}; every other is further away than the critical difference."

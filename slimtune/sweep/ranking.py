@@ -8,6 +8,7 @@ import numpy as np
 from slimtune.report.board import RankTable, Standing
 from slimtune.stats import (
     Block,
+    LeftOut,
     RankBootstrap,
     RankRow,
     complete_block,
@@ -23,8 +24,23 @@ _NAMES = {"base": "zero-shot", "few_shot": "few-shot"}
 
 
 def ranked_block(grid: Grid) -> Block:
-    """The trained contestants and the tasks that have every tuned score, and what was left out for it."""
-    return complete_block(grid.scores("tuned", grid.trained, grid.tasks), grid.trained, grid.tasks)
+    """The trained contestants and the tasks that have every tuned score, and what was left out for it.
+
+    Where that leaves one contestant alone, as early in a study, tasks go instead: one is no order.
+    """
+    scores = grid.scores("tuned", grid.trained, grid.tasks)
+    block = complete_block(scores, grid.trained, grid.tasks)
+    there = np.flatnonzero(~np.isnan(scores).all(axis=1))
+    shared = np.flatnonzero(~np.isnan(scores[there]).any(axis=0))
+    if len(block.contestants) > 1 or len(there) < 2 or not len(shared):
+        return block
+    gone = [name for at, name in enumerate(grid.trained) if at not in there]
+    left_out = [LeftOut(name, "contestant", grid.tasks) for name in gone]
+    for at, task in enumerate(grid.tasks):
+        if at not in shared:
+            lacking = tuple(grid.trained[row] for row in there if np.isnan(scores[row, at]))
+            left_out.append(LeftOut(task, "task", lacking))
+    return Block(tuple(there.tolist()), tuple(shared.tolist()), tuple(left_out), block.missing)
 
 
 def untuned_side(grid: Grid, contestants: Sequence[str], tasks: Sequence[str]) -> str | None:
