@@ -33,6 +33,7 @@ DISK_GONE = frozenset({*_FULL, errno.EROFS, errno.EIO, errno.ENOTCONN, errno.EST
 _REFUSED = DISK_GONE | {
     *(errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY, errno.ENAMETOOLONG)
 }
+_NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 _WRAPPED = re.compile(r"\(os error (\d+)\)|code: (\d+)")  # how safetensors words an error of the system
 _PROBE = bytes(1 << 16)
 
@@ -97,6 +98,12 @@ def create_json(path: Path, value: Any) -> bool:
             _sync(path.parent)
         except FileExistsError:
             return False
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            if path.exists():  # a bucket: nearly the same, and the best there is
+                return False
+            os.replace(whole, path)
         finally:
             whole.unlink(missing_ok=True)
     return True

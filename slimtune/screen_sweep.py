@@ -1,5 +1,6 @@
 """How a study looks on the terminal: a grid of its cells while it runs and after, and what it would take before."""
 
+import os
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -28,7 +29,9 @@ class Watch:
 
     def __init__(self, console: Console, store: Path):
         self.console, self.store = console, store
-        self._live = Live(console=console, auto_refresh=False) if console.is_terminal else None
+        # a notebook's cell is a terminal that shows every frame below the one before
+        animated = console.is_terminal and "COLAB_RELEASE_TAG" not in os.environ
+        self._live = Live(console=console, auto_refresh=False) if animated else None
         self._drawn, self._states = 0.0, {}
 
     def __enter__(self) -> "Watch":

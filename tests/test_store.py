@@ -1,7 +1,9 @@
 """The folder of a study: whoever sees it knows what is done, and the first result that is whole stands."""
 
+import errno
 import json
 import multiprocessing
+import os
 from pathlib import Path
 
 import pandas as pd
@@ -84,6 +86,18 @@ def test_the_first_result_stands_and_the_second_is_compared(store):
     assert "differs in base, tuned" in publish(folder, other, wall_s=1, usd_per_hour=None)
     assert (folder / "result.json").read_bytes() == before
     assert read_json(other / "duplicate.json")["differs"] == ["base", "tuned"]
+
+
+def test_on_a_disk_without_links_the_first_result_stands_too(store, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOTSUP, "no links here")
+
+    monkeypatch.setattr(os, "link", refuse)
+    folder = cell(store).folder
+    first, second = (finished(folder, name) for name in ("a-1", "b-1"))
+    assert publish(folder, first, wall_s=1, usd_per_hour=None) == ""
+    assert "a-1 was first" in publish(folder, second, wall_s=1, usd_per_hour=None)
+    assert read_json(folder / "result.json")["attempt"] == "attempts/a-1" and not list(folder.glob(".*.tmp"))
 
 
 def race(folder: Path, name: str, barrier) -> None:
