@@ -56,7 +56,7 @@ test-pins: $(PINNED)
 lint: $(TEST)
 	$(VENV)/bin/ruff check .
 
-# the pictures of docs/screenshots; RUNS is a folder with runs/ in it
+# the pictures of docs/screenshots; RUNS is a folder with runs/ and sweeps/ in it
 screenshots: $(TEST) system-tools
 	cd tests && ../$(VENV)/bin/python screenshots.py "$(abspath $(RUNS))"
 

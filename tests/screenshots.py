@@ -1,6 +1,9 @@
 """Takes the pictures of docs/screenshots: every tab, wide and narrow, light and dark, over the runs of a folder.
 
-python tests/screenshots.py FOLDER     FOLDER/runs holds a finished run or two; `slimtune demo` makes one
+python tests/screenshots.py FOLDER
+
+FOLDER/runs holds a finished run or two (`slimtune demo` makes one), FOLDER/sweeps a study (`slimtune sweep run
+demo-cpu`).
 """
 
 import io
@@ -18,6 +21,7 @@ READY = {
     "Results": "#report .verdict",
     "Compare": "#comparison table",
     "Runs": "#run-view .slim-badge",
+    "Leaderboard": "#board table.heat",
 }
 
 

@@ -170,6 +170,15 @@ def test_cards_that_differ_are_said(store):
 # what is missing
 
 
+def test_what_is_to_be_said_of_a_models_weights_is_said_beside_its_scores(tmp_path):
+    made = put_study(tmp_path / "study", replace(SMALL, tasks=TASKS[:1], seeds=(0,)))
+    cell = next(one for one in read_study(made).cells if one.contestant == "small, r 8")
+    result = read_json(cell.folder / "result.json")
+    result["environment"]["model"] = {"label": "Small", "note": "random weights: no quality"}
+    write_json(cell.folder / "result.json", result)
+    assert "Small: random weights: no quality." in board_of(made).remarks
+
+
 @pytest.fixture(scope="module")
 def holed(tmp_path_factory):
     states = {("small, r 8", "trec", seed): "failed" for seed in (0, 1)} | {("large, r 64", "banking77", 1): "waiting"}

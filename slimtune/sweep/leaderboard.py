@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from slimtune.report.board import Board, Noise, RankTable, Square
+from slimtune.report.collect import section
 from slimtune.report.text import clean
 from slimtune.stats import Block, SeedNoise, seed_noise
 from slimtune.sweep.beside_published import beside_published
@@ -158,6 +159,14 @@ def _remarks(grid: Grid, block: Block, noise: SeedNoise | None, incomplete: bool
     if noise is None and any("tuned" in entry.sides for entry in grid.entries.values()):
         lines.append("One seed a cell: how much of a difference is the luck of training is not known.")
     where = {ran_on(cell) for entry in grid.entries.values() for cell in entry.done if "tuned" in cell.result["sides"]}
+    lines += _notes(grid)
     if len(where) > 1:
         lines.append(f"The cells did not all run alike, and scores may differ for that: {'; '.join(sorted(where))}.")
     return tuple(lines)
+
+
+def _notes(grid: Grid) -> list[str]:
+    """What must be said beside every score of a model: that its weights are random, or were quantised before."""
+    models = [section(cell.result["environment"], "model") for entry in grid.entries.values() for cell in entry.done]
+    notes = {clean(str(model["note"])): clean(str(model.get("label") or "")) for model in models if model.get("note")}
+    return [f"{label}: {note}." for note, label in notes.items()]
