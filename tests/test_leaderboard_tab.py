@@ -8,7 +8,7 @@ from test_app import App, Page, axe, browser, pytestmark  # noqa: F401  the fixt
 
 from slimtune.errors import UserError
 from slimtune.files import read_json
-from slimtune.sweep.shelf import attempt_of, list_studies, open_study, progress
+from slimtune.sweep.studies import attempt_of, list_studies, open_study, progress
 
 TASKS = ("banking77", "voice_banking", "docs_contracts")
 WHOLE = Made({"SmolLM2, r 8": 0.5, "SmolLM2, r 64": 0.7, "SmolLM2, 50 rows": 0.3}, TASKS, teacher=0.8)
@@ -56,14 +56,14 @@ def test_a_study_is_ranked_live_and_opened_down_to_its_answers(tmp_path: Path, b
         app.close()
 
 
-def test_no_name_leads_out_of_the_shelf_and_no_cell_out_of_its_study(tmp_path: Path) -> None:
-    shelf = folder_with_study(tmp_path) / "sweeps"
+def test_no_name_leads_out_of_the_folder_and_no_cell_out_of_its_study(tmp_path: Path) -> None:
+    sweeps = folder_with_study(tmp_path) / "sweeps"
     put_study(tmp_path / "elsewhere", WHOLE, name="elsewhere")
-    assert list_studies(shelf) == ["small"]
+    assert list_studies(sweeps) == ["small"]
     for name in ("../elsewhere", "smal", ""):
         with pytest.raises(UserError):
-            open_study(name, shelf)
-    study = open_study("small", shelf)
+            open_study(name, sweeps)
+    study = open_study("small", sweeps)
     assert progress(study) == "9 cells: 8 done, 1 waiting."
     done = next(one for one in study.cells if one.state == "done")
     assert read_json(attempt_of(study, done.fingerprint) / "tuned" / "evaluation.json")["name"] == "tuned"

@@ -10,7 +10,7 @@ from slimtune.errors import SlimtuneError
 from slimtune.gpus import GPUS, detect_gpu
 from slimtune.sweep.advice import evidence, headline, memory, near, serving, unknown
 from slimtune.sweep.recommend import Recommendation, Wish, recommend
-from slimtune.sweep.shelf import SHELF, list_studies
+from slimtune.sweep.studies import SWEEPS, list_studies
 from slimtune.tasks.kinds import KINDS
 
 _SIZES = (
@@ -42,7 +42,7 @@ def build(study: gr.Dropdown) -> None:
 
 
 def _advise(study: str | None, kind: str, card: str, size: str) -> str:
-    store = SHELF / study if study in list_studies() else None
+    store = SWEEPS / study if study in list_studies() else None
     try:
         found = recommend(Wish(kind=kind, gpu=card or None, max_params=size or None, store=store))
     except SlimtuneError as error:

@@ -10,7 +10,7 @@ from slimtune.app.look import CELLS, sentence
 from slimtune.errors import SlimtuneError
 from slimtune.report import report_fragment
 from slimtune.report.board_page import board_fragment
-from slimtune.sweep.shelf import attempt_of, board_of, list_studies, open_study, progress
+from slimtune.sweep.studies import attempt_of, board_of, list_studies, open_study, progress
 
 LABEL = "Leaderboard"
 _EVERY_S = 5.0

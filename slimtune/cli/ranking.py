@@ -6,8 +6,6 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-_SEED = 20261129  # of the resampling: the same store gives the same figures
-
 
 def rank(
     store: Annotated[Path, typer.Argument(metavar="STORE", help="A study's folder: sweeps/NAME.", show_default=False)],
@@ -24,9 +22,10 @@ def rank(
     from slimtune.report.board_page import write_board
     from slimtune.sweep.leaderboard import make_board
     from slimtune.sweep.store import read_study
+    from slimtune.sweep.studies import SEED
 
     folder = out or store / "leaderboard"
-    rng = np.random.default_rng(_SEED)
+    rng = np.random.default_rng(SEED)
     board = make_board(read_study(store), out=folder, rng=rng, incomplete=incomplete, published=published)
     screen_board.show_board(Console(), board, write_board(board, folder))
 

@@ -113,7 +113,9 @@ def _cells(matrix: str, data: Path | None) -> tuple[Path, Sequence[Any]]:
 
 
 def _store(path: Path) -> Path:
-    return Path("sweeps") / path.stem
+    from slimtune.sweep.studies import SWEEPS
+
+    return SWEEPS / path.stem
 
 
 def _command(path: Path, store: Path, data: Path | None) -> list[str]:

@@ -10,20 +10,20 @@ from slimtune.report.board import Board
 from slimtune.sweep.leaderboard import make_board
 from slimtune.sweep.store import MATRIX, Study, read_study
 
-SHELF = Path("sweeps")  # where studies lie unless told otherwise
+SWEEPS = Path("sweeps")  # where studies lie unless told otherwise
 SEED = 20261129  # of the resampling: the same store gives the same figures
 
 
-def list_studies(shelf: Path = SHELF) -> list[str]:
+def list_studies(folder: Path = SWEEPS) -> list[str]:
     """The names of the studies there, in order."""
-    return sorted(path.parent.name for path in shelf.glob(f"*/{MATRIX}"))
+    return sorted(path.parent.name for path in folder.glob(f"*/{MATRIX}"))
 
 
-def open_study(name: str, shelf: Path = SHELF) -> Study:
-    """A study by its name: no path leads out of the shelf. Raises UserError where there is none."""
-    if name not in list_studies(shelf):
-        raise unknown_name("study", name, list_studies(shelf))
-    return read_study(shelf / name)
+def open_study(name: str, folder: Path = SWEEPS) -> Study:
+    """A study by its name: no path leads out of the folder. Raises UserError where there is none."""
+    if name not in list_studies(folder):
+        raise unknown_name("study", name, list_studies(folder))
+    return read_study(folder / name)
 
 
 def board_of(study: Study, *, published: bool = False) -> Board:
