@@ -90,6 +90,14 @@ def test_a_served_model_takes_part_three_times_and_is_not_trained(tmp_path, task
     assert cells[0].as_json()["served"]["base_url"] == "http://127.0.0.1:9/v1"
 
 
+def test_worked_examples_of_another_seed_make_another_served_cell(tmp_path, task):
+    served = '[{model: big, base_url: "http://127.0.0.1:9/v1", few_shot: 2, runs: 1}]'
+    base = "{data: {test_seed: 1}}"
+    texts = [f"base: {base}\ntasks: [{task}]\nseeds: [{seed}]\nserved: {served}\n" for seed in (1, 2)]
+    (first,), (second,) = (read_matrix(write(tmp_path, text)) for text in texts)
+    assert first.fingerprint != second.fingerprint
+
+
 def test_every_mistake_is_said_at_once_with_its_line(tmp_path, task):
     text = (
         "base:\n  train: {epoch: 1}\nmodels: [smollm2-135m-embeded]\n"
@@ -114,6 +122,10 @@ def test_every_mistake_is_said_at_once_with_its_line(tmp_path, task):
         ("axes: {lora.r: []}", "has no values"),
         ("contestants: {a: {}, b: {}}", "'a' and 'b' are the same"),
         ('served: [{model: a, base_url: "http://h/v1", rums: 2}]', "Did you mean 'runs'"),
+        (
+            'served: [{model: a, base_url: "http://g/v1"}, {model: a, base_url: "http://h/v1"}]',
+            "two different 'a' on .*Put one into a matrix of its own",
+        ),
     ],
 )
 def test_what_a_matrix_cannot_say_is_refused(tmp_path, task, more, said):

@@ -142,6 +142,13 @@ def test_a_cell_whose_process_is_killed_is_tried_three_times(store):
     assert states == ["waiting", "waiting", "failed"] and read_failure(folder) == Failure(KILLED, "gone", "a-1", 3)
 
 
+def test_a_cell_that_was_stopped_before_is_not_given_up_at_its_first_kill(store):
+    folder = cell(store).folder
+    for exit_code in (75, 75, KILLED):
+        write_failure(folder, exit_code=exit_code, why="gone", attempt="a-1")
+    assert (cell(store).state, read_failure(folder).tries) == ("waiting", 1)
+
+
 @pytest.mark.parametrize("exit_code", [75, 69])
 def test_a_stop_and_a_service_that_is_away_are_never_final(store, exit_code):
     for _ in range(9):

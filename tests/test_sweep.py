@@ -212,7 +212,7 @@ def test_a_machine_that_said_goodbye_leaves_its_attempt_to_the_next(tmp_path):
 
 def test_a_machine_that_stops_counting_is_gone_after_its_lease(tmp_path, monkeypatch):
     monkeypatch.setattr(lease, "LEASE_S", 1.0)
-    monkeypatch.setattr(local, "LEASE_S", 3.0)
+    monkeypatch.setattr(local, "WATCH_S", 3.0)
     store, cells = tmp_path / "s", ask("A")
     foreign(store, cells[0], ended=False)
     began = time.monotonic()
@@ -222,7 +222,7 @@ def test_a_machine_that_stops_counting_is_gone_after_its_lease(tmp_path, monkeyp
 
 def test_a_machine_that_counts_on_is_left_alone(tmp_path, monkeypatch):
     monkeypatch.setattr(lease, "LEASE_S", 1.0)
-    monkeypatch.setattr(local, "LEASE_S", 2.0)
+    monkeypatch.setattr(local, "WATCH_S", 2.0)
     store, cells = tmp_path / "s", ask("A")
     attempt, path = foreign(store, cells[0], ended=False), store / "runners" / "elsewhere-1.json"
 
@@ -231,6 +231,37 @@ def test_a_machine_that_counts_on_is_left_alone(tmp_path, monkeypatch):
 
     ended = run(store, cells, on_tick=beat)
     assert (ended.exit_code, ended.done, ended.elsewhere) == (75, 1, 1) and attempt.is_dir()
+
+
+def test_of_two_that_wait_for_a_gone_machine_one_takes_over_and_the_other_looks_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(local, "WATCH_S", 1.0)
+    store, cells = tmp_path / "s", ask("A", ("trec",))
+    attempt = foreign(store, cells[0], ended=True)
+
+    def first(others: lease.Others, host: str) -> bool:
+        """Another runner takes the attempt over between our look and our rename."""
+        if attempt.is_dir():
+            attempt.rename(attempt.with_name("third-1"))
+            return True
+        return False
+
+    monkeypatch.setattr(lease.Others, "gone", first)
+    ended = run(store, cells)
+    assert (ended.exit_code, ended.elsewhere, ended.failed) == (75, 1, {})
+
+
+def test_a_cell_that_another_process_took_while_its_service_was_away_is_waited_for_and_left(tmp_path, monkeypatch):
+    monkeypatch.setattr(local, "WATCH_S", 1.5)
+    store, cells = tmp_path / "s", [replace(cell, wrong="the hub is away") for cell in ask("A", ("trec",))]
+    looks = []
+
+    def taken(runner: object, folder: Path) -> str | None:
+        looks.append(time.monotonic())
+        return f"{HOST}-1" if len(looks) == 1 else None
+
+    monkeypatch.setattr(local._Local, "_attempt", taken)
+    ended = run(store, cells)
+    assert (ended.exit_code, ended.elsewhere) == (75, 1) and len(looks) < 9, "it does not look without a pause"
 
 
 def test_a_changed_test_set_makes_another_cell_and_the_old_result_stale(tmp_path):

@@ -28,10 +28,11 @@ def trained_identity(recipe: Recipe, prepared: Ready | None) -> dict[str, Any]:
 
 
 def served_identity(asked: Mapping[str, Any], recipe: Recipe, task: Task | None, *, run: int) -> dict[str, Any]:
-    """Of one time that a served model answers."""
+    """Of one time that a served model answers. The seed chooses the worked examples, where there are some."""
     judge = recipe.judge.asked if recipe.judge else None
     limit = recipe.evaluate.max_new_tokens
-    return {"served": dict(asked), "run": run, **_data(task), "limit": limit, "judge": judge}
+    shots = {"seed": recipe.seed} if asked["few_shot"] else {}
+    return {"served": dict(asked), "run": run, **_data(task), "limit": limit, "judge": judge, **shots}
 
 
 def digest_of(identity: Mapping[str, Any]) -> str:

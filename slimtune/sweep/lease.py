@@ -12,6 +12,7 @@ from pathlib import Path
 from slimtune.files import read_json, write_json
 
 LEASE_S = 90.0
+WATCH_S = LEASE_S + 15.0  # how long to look on: a little longer than it takes to see that a machine is gone
 _BEAT_S = 10.0
 
 

@@ -13,7 +13,7 @@ from slimtune.errors import CannotWrite, Diverged, Interrupted, ServiceAway, Sli
 from slimtune.files import writing
 from slimtune.runs import holder
 from slimtune.sweep.asked import Asked
-from slimtune.sweep.lease import LEASE_S, Lease, Others, spent_usd
+from slimtune.sweep.lease import WATCH_S, Lease, Others, spent_usd
 from slimtune.sweep.process import Reply, Worker
 from slimtune.sweep.store import FAILED, KILLED, MATRIX, RESULT, read_failure, write_cell, write_failure, write_matrix
 from slimtune.sweep.worker import BUSY
@@ -113,6 +113,7 @@ class _Local:
         self.worker: Worker | None = None
         self.ended = Ended()
         self.away: dict[str, int] = {}
+        self.taken: set[str] = set()  # what another process was at when it was last looked at
 
     def run(self, cells: Sequence[Asked]) -> Ended:
         try:
@@ -127,13 +128,13 @@ class _Local:
         since = time.monotonic()
         while waiting and not self._stopped():
             before = len(waiting)
+            self.taken.clear()
             waiting = [cell for cell in self._by_model(waiting) if not self._settled(cell)]
-            busy = [cell for cell in waiting if cell.fingerprint not in self.away]
             if len(waiting) < before:
                 since = time.monotonic()
-            elif busy and time.monotonic() - since > LEASE_S:
+            elif len(self.taken) == len(waiting) and time.monotonic() - since > WATCH_S:
                 break
-            elif busy and not self._stopped():
+            elif not self._stopped():
                 time.sleep(0.5)
                 self._tick()
         self.ended.left = waiting
@@ -166,6 +167,7 @@ class _Local:
             return False
         attempt = self._attempt(folder)
         if attempt is None:
+            self.taken.add(cell.fingerprint)
             return False
         reply = Reply(ServiceAway.exit_code, cell.wrong) if cell.wrong else self._asked(folder, attempt)
         return self._took(cell, folder, attempt, reply)
@@ -175,6 +177,7 @@ class _Local:
             self.ended.done += 1
             return True
         if reply.exit_code == BUSY:
+            self.taken.add(cell.fingerprint)
             return False
         if reply.exit_code == CannotWrite.exit_code:
             raise CannotWrite(reply.why)
@@ -212,8 +215,11 @@ class _Local:
                 return None
         new = f"{host}-1"
         if names:
-            with writing(attempts):
-                (attempts / names[-1]).rename(attempts / new)
+            try:
+                with writing(attempts):
+                    (attempts / names[-1]).rename(attempts / new)
+            except FileNotFoundError:  # another runner that waited for the same machine was first
+                return None
         return new
 
     def _tick(self) -> bool:

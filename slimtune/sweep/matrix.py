@@ -233,12 +233,17 @@ def _not_ours(
 
 
 def _twice(path: Path, cells: Sequence[Asked | None]) -> Iterator[Problem]:
-    """Cells that are one and the same under two names."""
+    """Cells that are one and the same under two names; and two under one, which would be ranked as seeds of one."""
     seen: dict[str, Asked] = {}
+    named: dict[tuple[str, str, int], Asked] = {}
     for cell in filter(None, cells):
         first = seen.setdefault(cell.fingerprint, cell)
+        namesake = named.setdefault((cell.contestant, cell.task, cell.seed), cell)
         if first is not cell:
             yield Problem(str(path), f"{first.contestant!r} and {cell.contestant!r} are the same on {cell.task}.")
+        elif namesake is not cell:
+            what = f"asks for two different {cell.contestant!r} on {cell.task}."
+            yield Problem(str(path), what, "Put one into a matrix of its own.")
 
 
 def _problem(path: Path, document: Document, item: Mapping[str, Any]) -> Problem:

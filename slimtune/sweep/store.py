@@ -72,7 +72,8 @@ class SideRows:
 
 @dataclass(frozen=True)
 class Failure:
-    """How a cell ended last when it did not come to its end. `tries` counts how often it did so."""
+    """How a cell ended last when it did not come to its end. `tries` counts how often in a
+    row it ended so."""
 
     exit_code: int
     why: str
@@ -167,9 +168,10 @@ def write_cell(store: Path, cell: Mapping[str, Any]) -> Path:
 
 
 def write_failure(folder: Path, *, exit_code: int, why: str, attempt: str) -> Failure:
-    """Put down how a cell ended, and how often it has."""
+    """Put down how a cell ended, and how often in a row it has ended so: being stopped is no being killed."""
     before = read_failure(folder)
-    failure = Failure(exit_code, why, attempt, 1 + (before.tries if before else 0))
+    earlier = before.tries if before and before.exit_code == exit_code else 0
+    failure = Failure(exit_code, why, attempt, 1 + earlier)
     write_json(folder / FAILED, vars(failure))
     return failure
 
