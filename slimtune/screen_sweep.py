@@ -135,11 +135,16 @@ def show_ended(console: Console, ended: Ended, command: str) -> None:
     console.print(Text(" ".join(parts), style="yellow"), soft_wrap=True)
 
 
-def show_emitted(console: Console, engine: str, files: Sequence[Path]) -> None:
-    """What was written, and what to type."""
+def show_emitted(console: Console, engine: str, files: Sequence[Path], cells: Sequence[Asked]) -> None:
+    """What was written, and what to type; and what no machine is rented for."""
     starts = {"sky": "sky jobs launch", "slurm": "sbatch"}[engine]
     for file in files:
         console.print(Text(f"  {starts} {file}" if file.suffix != ".cells" else f"  {file}: its cells"), soft_wrap=True)
+    served = dict.fromkeys(cell.model for cell in cells if cell.served is not None)
+    if engine == "sky" and served:
+        models = " ".join(f"--model {model}" for model in served)
+        said = f"Not in these: served models, which need no card. `slimtune sweep run MATRIX {models}` where the bucket"
+        console.print(Text(f"{said} is mounted, with --store, scores them.", style="yellow"), soft_wrap=True)
 
 
 def show_outlooks(console: Console, cells: Sequence[Asked], found: Sequence[Outlook]) -> None:

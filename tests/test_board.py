@@ -172,11 +172,21 @@ def test_cards_that_differ_are_said(store):
 
 def test_what_is_to_be_said_of_a_models_weights_is_said_beside_its_scores(tmp_path):
     made = put_study(tmp_path / "study", replace(SMALL, tasks=TASKS[:1], seeds=(0,)))
+    for name, label in (("small, r 8", "Small"), ("large, r 64", "Large")):
+        cell = next(one for one in read_study(made).cells if one.contestant == name)
+        result = read_json(cell.folder / "result.json")
+        result["environment"]["model"] = {"label": label, "note": "random weights: no quality"}
+        write_json(cell.folder / "result.json", result)
+    said = board_of(made).remarks
+    assert {"Small: random weights: no quality.", "Large: random weights: no quality."} <= set(said)
+
+
+def test_answers_that_are_gone_from_one_seed_are_said(tmp_path):
+    made = put_study(tmp_path / "study", replace(SMALL, tasks=TASKS[:1]))
     cell = next(one for one in read_study(made).cells if one.contestant == "small, r 8")
-    result = read_json(cell.folder / "result.json")
-    result["environment"]["model"] = {"label": "Small", "note": "random weights: no quality"}
-    write_json(cell.folder / "result.json", result)
-    assert "Small: random weights: no quality." in board_of(made).remarks
+    (cell.folder / cell.result["attempt"] / "tuned" / "examples.parquet").unlink()
+    (square,) = board_of(made).trouble
+    assert (square.contestant, square.state) == ("small, r 8", "partly") and square.why.endswith("are not: tuned")
 
 
 @pytest.fixture(scope="module")

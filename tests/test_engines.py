@@ -1,21 +1,27 @@
 """A study on other engines: files that they take as they are, and cells on a Ray cluster of pretended GPUs."""
 
 import importlib.util
+import io
 import json
 import os
 import re
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
+from rich.console import Console
 from samples import make_task
 from test_sweep import STUB, ask, states
 
 from slimtune import __version__
-from slimtune.errors import UserError
+from slimtune.errors import ServiceAway, UserError
+from slimtune.recipe import Recipe
+from slimtune.screen_sweep import show_emitted
+from slimtune.sweep.asked import Entrant
 from slimtune.sweep.emit import emit
 from slimtune.sweep.local import Limits, run_study
 from slimtune.sweep.matrix import read_matrix
@@ -89,6 +95,33 @@ def test_a_task_of_the_array_does_its_cell_and_queues_again_where_that_helps(mat
     assert subprocess.run(["bash", str(script)], env=environment).returncode == code
     assert listed.read_text().splitlines()[2].split()[0] in (tmp_path / "ran").read_text()
     assert (tmp_path / "again").exists() == (code in (75, 69))
+
+
+@pytest.mark.parametrize("engine", ["sky", "slurm"])
+def test_a_folder_of_tasks_goes_along(matrix, tmp_path, engine):
+    files = emit(engine, matrix, read_matrix(matrix), store="s", out=tmp_path / "out", data_dir=tmp_path / "my rows")
+    text = files[0].read_text()
+    if engine == "slurm":
+        assert f"--data '{tmp_path}/my rows' --cell" in text
+    else:
+        found = yaml.safe_load(text)
+        assert found["file_mounts"]["/data"] == f"{tmp_path}/my rows" and found["run"].endswith("--data /data\n")
+
+
+def test_nothing_is_written_while_the_rows_that_name_the_cells_are_away(tmp_path):
+    cells = [replace(cell, wrong="The hub is away.") for cell in ask("A")]
+    with pytest.raises(ServiceAway, match="Nothing is written"):
+        emit("slurm", tmp_path / "m.yaml", cells, store="s", out=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_served_model_that_no_machine_is_rented_for_is_said(tmp_path):
+    recipe = Recipe(model="openai:big", task="trec")
+    entrant = Entrant(model="big", base_url="http://127.0.0.1:9/v1")
+    cells = [replace(cell, model="openai:big", recipe=recipe, served=entrant) for cell in ask("A")]
+    console = Console(file=io.StringIO(), width=200)
+    show_emitted(console, "sky", [], cells)
+    assert "--model openai:big" in console.file.getvalue()
 
 
 def test_an_unknown_engine_is_refused(matrix, tmp_path):

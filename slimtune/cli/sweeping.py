@@ -101,8 +101,8 @@ def emit(
     from slimtune.sweep.emit import emit as write_out
 
     path, cells = _cells(matrix, data)
-    files = write_out(engine, path, cells, store=store, out=out)
-    screen_sweep.show_emitted(Console(), engine, files)
+    files = write_out(engine, path, cells, store=store, out=out, data_dir=data)
+    screen_sweep.show_emitted(Console(), engine, files, cells)
 
 
 def _cells(matrix: str, data: Path | None) -> tuple[Path, Sequence[Any]]:

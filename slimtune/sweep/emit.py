@@ -15,7 +15,7 @@ from typing import Any
 import jinja2
 
 from slimtune import __version__
-from slimtune.errors import UserError
+from slimtune.errors import ServiceAway, UserError
 from slimtune.files import write_text
 from slimtune.gpus import GPUS, GpuSpec
 from slimtune.sweep.asked import Asked
@@ -39,15 +39,21 @@ SKY_NAMES = {  # ours -> SkyPilot's, of cards that can be rented
 _NOT_IN_A_NAME = re.compile(r"[^a-z0-9]+")
 
 
-def emit(engine: str, matrix: Path, cells: Sequence[Asked], *, store: str, out: Path) -> list[Path]:
+def emit(
+    engine: str, matrix: Path, cells: Sequence[Asked], *, store: str, out: Path, data_dir: Path | None = None
+) -> list[Path]:
     """Write what `engine` takes into `out`, and say which files. `store` is a bucket for sky (`gs://name`), a folder
-    that every node sees for slurm. Raises UserError for an unknown engine."""
+    that every node sees for slurm. `data_dir`, which holds tasks, goes along. Raises UserError for an unknown engine,
+    and ServiceAway where rows could not be read: a cell is named by them, and its card chosen by their lengths."""
     if engine not in ENGINES:
         raise UserError(f"There is no engine {engine!r} to write for: {' or '.join(ENGINES)}.")
-    return _sky(matrix, cells, store, out) if engine == "sky" else _slurm(matrix, cells, store, out)
+    if away := next((cell.wrong for cell in cells if cell.wrong), ""):
+        raise ServiceAway(f"{away} Nothing is written: cells are named by their rows.")
+    write = _sky if engine == "sky" else _slurm
+    return write(matrix, cells, store, out, data_dir)
 
 
-def _sky(matrix: Path, cells: Sequence[Asked], store: str, out: Path) -> list[Path]:
+def _sky(matrix: Path, cells: Sequence[Asked], store: str, out: Path, data_dir: Path | None) -> list[Path]:
     """One task a model: its cells share a download. The cards are those on which all of them train."""
     files = []
     for model in dict.fromkeys(cell.model for cell in cells if cell.served is None):
@@ -65,6 +71,7 @@ def _sky(matrix: Path, cells: Sequence[Asked], store: str, out: Path) -> list[Pa
             file=matrix.name,
             model=shlex.quote(model),
             store=store,
+            data=data_dir.resolve() if data_dir else None,
             version=__version__,
         )
         path = out / f"{short}.yaml"
@@ -80,7 +87,7 @@ def _smallest(cards: Sequence[GpuSpec]) -> list[GpuSpec]:
     return sorted(cards, key=lambda card: (card.half_tflops, card.total_gib))[:4]
 
 
-def _slurm(matrix: Path, cells: Sequence[Asked], store: str, out: Path) -> list[Path]:
+def _slurm(matrix: Path, cells: Sequence[Asked], store: str, out: Path, data_dir: Path | None) -> list[Path]:
     """One array over the cells, and the list that its tasks look their cell up in."""
     listed = out / f"{matrix.stem}.cells"
     script = out / f"{matrix.stem}.sbatch"
@@ -91,6 +98,7 @@ def _slurm(matrix: Path, cells: Sequence[Asked], store: str, out: Path) -> list[
         cells=shlex.quote(str(listed.resolve())),
         matrix=shlex.quote(str(matrix.resolve())),
         store=shlex.quote(str(Path(store).resolve())),
+        data=shlex.quote(str(data_dir.resolve())) if data_dir else None,
     )
     write_text(script, text)
     return [script, listed]

@@ -8,9 +8,8 @@ import numpy as np
 from slimtune.report.board import Measured
 from slimtune.report.text import clean
 from slimtune.stats import Interval, TaskRows, score_interval
-from slimtune.sweep.store import Cell, SideRows, Study, side_rows
+from slimtune.sweep.store import SIDES, Cell, SideRows, Study, side_rows
 
-SIDES = ("base", "few_shot", "tuned", "served", "teacher")
 _SEED = 20261129  # of the resampling; the same rows always give the same interval
 
 

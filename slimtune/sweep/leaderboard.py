@@ -20,7 +20,7 @@ from slimtune.sweep.gather import Entry, Grid, gather
 from slimtune.sweep.lines import cell_lines, links_of
 from slimtune.sweep.ranking import rank_tables, ranked_block
 from slimtune.sweep.spent import cost_remarks, ran_on, spent
-from slimtune.sweep.store import Study
+from slimtune.sweep.store import SIDES, Study
 from slimtune.sweep.versus import against_teachers, summaries
 
 _RANKS = (
@@ -104,13 +104,25 @@ def _state(entry: Entry) -> tuple[str, str]:
     states = {cell.seed: cell.state for cell in entry.cells}
     whys = list(dict.fromkeys(clean(cell.why) for cell in entry.cells if cell.why))
     if all(state == "done" for state in states.values()):
-        gone = not entry.sides
-        return ("failed", "its result is there, and the answers behind it are not") if gone else ("done", "")
+        if gone := _gone(entry):
+            state = "partly" if entry.sides else "failed"
+            return state, f"its result is there, and the answers behind it are not: {gone}"
+        return "done", ""
     if "done" in states.values():
         open_ = ", ".join(f"seed {seed} {state}" for seed, state in states.items() if state != "done")
         return "partly", "; ".join([open_, *whys])
     worst = next(state for state in ("failed", "running", "waiting") if state in states.values())
     return worst, "; ".join(whys)
+
+
+def _gone(entry: Entry) -> str:
+    """The sides that have a score in some seed's result and no answers any more: "base, tuned"."""
+    found = []
+    for side in SIDES:
+        said = sum(side in cell.result["sides"] for cell in entry.done)
+        if said > (entry.sides[side].measured.seeds if side in entry.sides else 0):
+            found.append(side)
+    return ", ".join(found)
 
 
 def _shades(grid: Grid, task: str) -> dict[str, int]:
@@ -168,5 +180,5 @@ def _remarks(grid: Grid, block: Block, noise: SeedNoise | None, incomplete: bool
 def _notes(grid: Grid) -> list[str]:
     """What must be said beside every score of a model: that its weights are random, or were quantised before."""
     models = [section(cell.result["environment"], "model") for entry in grid.entries.values() for cell in entry.done]
-    notes = {clean(str(model["note"])): clean(str(model.get("label") or "")) for model in models if model.get("note")}
-    return [f"{label}: {note}." for note, label in notes.items()]
+    notes = [(clean(str(one.get("label") or "")), clean(str(one["note"]))) for one in models if one.get("note")]
+    return [f"{label}: {note}." for label, note in dict.fromkeys(notes)]
