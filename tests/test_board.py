@@ -181,6 +181,17 @@ def test_what_is_to_be_said_of_a_models_weights_is_said_beside_its_scores(tmp_pa
     assert {"Small: random weights: no quality.", "Large: random weights: no quality."} <= set(said)
 
 
+def test_contestants_that_answered_other_rows_are_said(tmp_path):
+    made = put_study(tmp_path / "study", replace(SMALL, tasks=TASKS[:2], seeds=(0,)))
+    assert not any("same test rows" in line for line in board_of(made).remarks)
+    cell = next(one for one in read_study(made).cells if one.task == "banking77")
+    result = read_json(cell.folder / "result.json")
+    result["sides"]["tuned"]["n"] = 40
+    write_json(cell.folder / "result.json", result)
+    (said,) = (line for line in board_of(made).remarks if "same test rows" in line)
+    assert "of banking77 (40 or 80 of them)" in said
+
+
 def test_answers_that_are_gone_from_one_seed_are_said(tmp_path):
     made = put_study(tmp_path / "study", replace(SMALL, tasks=TASKS[:1]))
     cell = next(one for one in read_study(made).cells if one.contestant == "small, r 8")

@@ -171,10 +171,26 @@ def _remarks(grid: Grid, block: Block, noise: SeedNoise | None, incomplete: bool
     if noise is None and any("tuned" in entry.sides for entry in grid.entries.values()):
         lines.append("One seed a cell: how much of a difference is the luck of training is not known.")
     where = {ran_on(cell) for entry in grid.entries.values() for cell in entry.done if "tuned" in cell.result["sides"]}
-    lines += _notes(grid)
+    lines += [*_notes(grid), *_other_rows(grid)]
     if len(where) > 1:
         lines.append(f"The cells did not all run alike, and scores may differ for that: {'; '.join(sorted(where))}.")
     return tuple(lines)
+
+
+def _other_rows(grid: Grid) -> list[str]:
+    """The tasks on which an axis changed what is asked (data.test_rows, data.labels): like is not ranked with like."""
+    asked: dict[str, set[int]] = {}
+    for (_, task), entry in grid.entries.items():
+        sides = (cell.result["sides"] for cell in entry.done)
+        asked.setdefault(task, set()).update(side["n"] for found in sides for side in found.values())
+    lines = []
+    for task, counts in asked.items():
+        if len(counts) > 1:
+            rows = " or ".join(map(str, sorted(counts)))
+            lines.append(
+                f"Not all answered the same test rows of {task} ({rows} of them): their scores do not compare."
+            )
+    return lines
 
 
 def _notes(grid: Grid) -> list[str]:
