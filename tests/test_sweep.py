@@ -289,6 +289,19 @@ def test_over_its_dollars_nothing_more_is_begun_and_earlier_calls_count(tmp_path
     assert lease.spent_usd(store) >= 0.001
 
 
+@pytest.mark.parametrize("limits", [Limits(hours=0), Limits(usd=0, usd_per_hour=1)], ids=["hours", "usd"])
+def test_what_is_complete_is_done_whatever_the_limits_and_only_the_rest_is_left(tmp_path, limits):
+    store, words = tmp_path / "s", {"A on trec": ["2"]}
+    run(store, ask("A"), words)
+    ended = run(store, ask("A"), limits=limits)
+    assert (ended.exit_code, ended.done, ended.stopped, len(ended.failed)) == (2, 1, "", 1), "no call would change it"
+    ended = run(store, ask("AB"), limits=limits)
+    assert (ended.exit_code, ended.done, [cell.model for cell in ended.left]) == (75, 1, ["B", "B"])
+    run(store, ask("AB"), again=True)
+    ended = run(store, ask("AB"), limits=limits)
+    assert (ended.exit_code, ended.done, ended.left) == (0, 4, [])
+
+
 def test_a_budget_without_a_price_is_refused():
     with pytest.raises(UserError, match="--usd-per-hour"):
         Limits(usd=5)

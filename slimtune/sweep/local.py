@@ -126,6 +126,7 @@ class _Local:
     def _rounds(self, waiting: list[Asked]) -> None:
         """Over what is left until nothing more can be done here. What another process is at is looked at again."""
         since = time.monotonic()
+        waiting = [cell for cell in waiting if not self._stands(cell)]
         while waiting and not self._stopped():
             before = len(waiting)
             self.taken.clear()
@@ -137,6 +138,8 @@ class _Local:
             elif not self._stopped():
                 time.sleep(0.5)
                 self._tick()
+        if not waiting:
+            self.ended.stopped = ""  # a limit that nothing is left for stops nothing
         self.ended.left = waiting
         self.ended.elsewhere = len(waiting) if not self.ended.stopped else 0
 
@@ -149,8 +152,8 @@ class _Local:
             model = cell.model
             yield cell
 
-    def _settled(self, cell: Asked) -> bool:
-        """Do one cell, unless it is done; whether it needs no more of this call."""
+    def _stands(self, cell: Asked) -> bool:
+        """Whether a cell is done or has failed for good, and count it so."""
         folder = self.store / "cells" / cell.fingerprint
         if not (self.store / MATRIX).is_file():
             raise CannotWrite(
@@ -163,8 +166,15 @@ class _Local:
         if failure is not None and failure.final:
             self.ended.failed[cell.fingerprint] = Reply(failure.exit_code, failure.why)
             return True
+        return False
+
+    def _settled(self, cell: Asked) -> bool:
+        """Do one cell, unless it is done; whether it needs no more of this call."""
+        if self._stands(cell):
+            return True
         if self._stopped():
             return False
+        folder = self.store / "cells" / cell.fingerprint
         attempt = self._attempt(folder)
         if attempt is None:
             self.taken.add(cell.fingerprint)
