@@ -256,3 +256,10 @@ def test_the_part_of_the_table_of_all_models_is_what_the_program_prints() -> Non
     shown = re.findall(r"^(?:smollm2|qwen3)-\S+ +(?:fp16|needs).*$", README, re.MULTILINE)
     assert len(shown) >= 4
     assert [line for line in shown if line.rstrip() not in map(str.rstrip, printed.splitlines())] == []
+
+
+def test_the_readme_names_every_key_of_a_matrix() -> None:
+    from slimtune.sweep.asked import Matrix
+
+    table = README.split("| key of a matrix |")[1].split("\n\n")[0]
+    assert set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == set(Matrix.model_fields)
