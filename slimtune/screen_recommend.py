@@ -16,9 +16,7 @@ _SHOWN = 10
 def show_recommendation(console: Console, found: Recommendation, months: Sequence[str]) -> None:
     console.print(Text(headline(found), style="bold"))
     if found.ranked:
-        console.print(
-            Text(f"Ranked by {near(found)}, then by printed ranks." if found.evidence else "Ranked by printed ranks.")
-        )
+        console.print(Text(f"Ranked by {near(found)}."))
     for place, one in enumerate(found.ranked[:_SHOWN], start=1):
         console.print(Text(f"\n{place}. {one.name}"))
         for line in (evidence(one, found), memory(one, found), serving(one)):

@@ -131,8 +131,34 @@ def test_own_cells_on_the_kind_are_next_and_other_kinds_are_last(store):
     assert "own cells on other tasks of the kind (banking77, trec)" in " ".join(unknown(kind))
     other = recommend(Wish(kind="text2sql", gpu="t4", store=store))
     assert other.evidence.near == "other" and "which say less" in " ".join(unknown(other))
+    own = [at for at, one in enumerate(other.ranked) if one.score]
+    printed = [at for at, one in enumerate(other.ranked) if one.printed]
+    assert len(own) == 3 and max(printed) < min(own), "what was measured on another kind does not outrank"
+    assert headline(other).startswith("Take Qwen3-8B for text2sql tasks")
+    alone = recommend(Wish(kind="text2sql", gpu="t4", max_params="200M", store=store))
+    assert alone.ranked[0].name == "SmolLM2-135M, r 64", "no printed rank is of one so small"
     unseen = recommend(Wish(task="ecommerce", gpu="t4", store=store))  # a classification that was not run
     assert unseen.evidence.near == "kind"
+
+
+def test_who_learned_nothing_does_not_lead_and_the_reason_is_said(store, tmp_path):
+    made = Made({"SmolLM2-135M, rank 2": 0.0, "SmolLM2-135M, rank 4": 0.0}, TASKS[:1], rows=9)
+    found = recommend(Wish(task="banking77", gpu="t4", store=put_study(tmp_path / "idle", made)))
+    assert headline(found).startswith(
+        "No own contestant clearly gained from tuning on banking77 (SmolLM2-135M, rank 2, SmolLM2-135M, rank 4). "
+        "Take Qwen3-8B for banking77 on the T4"
+    )
+    last = found.ranked[-1]
+    assert last.score.n == 8 and not last.learned and last.gain.low < 0 < last.gain.high and not last.tied
+    assert "0.000 [-0." in evidence(last, found) and evidence(last, found).endswith(
+        "own base: no clear gain from tuning"
+    )
+    small = recommend(Wish(task="banking77", gpu="t4", max_params="200M", store=tmp_path / "idle"))
+    assert "Take" not in headline(small) and "Nothing speaks for one" in headline(small)
+    some = replace(made, contestants={**made.contestants, "SmolLM2-135M, rank 8": 0.9})
+    found = recommend(Wish(task="banking77", gpu="t4", store=put_study(tmp_path / "some", some)))
+    assert headline(found).startswith("Take SmolLM2-135M, rank 8 for banking77")
+    assert [one.learned for one in found.ranked if one.score] == [True, False, False] and found.ranked[1].printed
 
 
 def test_what_was_measured_on_the_card_is_used_and_what_was_not_is_estimated(store):

@@ -22,8 +22,10 @@ def headline(found: Recommendation) -> str:
     """Take X; Y is tied and so much the price to serve; Z fits only so far."""
     if not found.ranked:
         return f"Nothing to recommend: of no model that fits the {found.card.name} is anything known."
-    first = found.ranked[0]
-    parts = [f"Take {first.name} for {found.about} on the {found.card.name}"]
+    first, idle = found.ranked[0], _idle(found)
+    if first.score and not first.learned:
+        return f"{idle}Nothing speaks for one: no rank is printed of a model that fits the {found.card.name}."
+    parts = [f"{idle}Take {first.name} for {found.about} on the {found.card.name}"]
     tied = [one for one in found.ranked[1:] if one.tied]
     word = "statistically tied" if first.score else "not told apart from it by the printed intervals"
     parts += [f"{one.name} is {word}{_dearer(first, one)}" for one in tied[:_MOST_NAMED]]
@@ -38,7 +40,8 @@ def evidence(one: Candidate, found: Recommendation) -> str:
     """What speaks for a candidate, and how surely."""
     if one.score is not None:
         seeds = f", {counted(one.seeds, 'seed')}"
-        return f"{one.score} over {one.score.n:,} rows of {', '.join(found.evidence.tasks)}{seeds}{_apart(one)}"
+        rows = f"{counted(one.score.n, 'row')} of {', '.join(found.evidence.tasks)}"
+        return f"{one.score} over {rows}{seeds}{_gained(one)}{_apart(one)}"
     if one.printed is None:
         return "nothing is known of it"
     printed, edition = one.printed, published_edition(one.printed.edition)
@@ -104,7 +107,7 @@ def unknown(found: Recommendation) -> tuple[str, ...]:
             "tasks; a sweep over the first few here would tell."
         )
     elif own.near != "task":
-        lines.append(f"No own cell on {found.about} itself: this rests on {near(found)}.")
+        lines.append(f"No own cell on {found.about} itself: this is ranked by {near(found)}.")
     if found.left_out:
         lines.append(
             f"Own contestants that are not ranked here: {', '.join(found.left_out)}. Their model is not listed, too "
@@ -127,9 +130,30 @@ def unknown(found: Recommendation) -> tuple[str, ...]:
 
 
 def near(found: Recommendation) -> str:
-    """What the ranking rests on."""
-    own = found.evidence
-    return "printed ranks" if own is None else _NEAR[own.near].format(tasks=", ".join(own.tasks))
+    """What the ranking rests on, the first thing first."""
+    own, printed = found.evidence, "printed ranks"
+    if own is None:
+        return printed
+    cells, first = _NEAR[own.near].format(tasks=", ".join(own.tasks)), found.ranked[0]
+    return f"{cells}, then by {printed}" if first.score else f"{printed}, then by {cells}"
+
+
+def _idle(found: Recommendation) -> str:
+    """That none of the own contestants learned anything that can be told from nothing."""
+    own = [one for one in found.ranked if one.score]
+    if not own or any(one.learned for one in own):
+        return ""
+    tasks, more = ", ".join(found.evidence.tasks), len(own) - _MOST_NAMED
+    names = f"{_named(own[:_MOST_NAMED])}{f' and {more} more' if more > 0 else ''}"
+    return f"No own contestant clearly gained from tuning on {tasks} ({names}). "
+
+
+def _gained(one: Candidate) -> str:
+    """What training changed, and that it says nothing where that could be nothing."""
+    if one.gain is None:
+        return "; what it gained from tuning is not known, its base was not scored"
+    said = f"; {signed(one.gain, 3)} to its own base"
+    return said if one.learned else f"{said}: no clear gain from tuning"
 
 
 def _apart(one: Candidate) -> str:

@@ -22,11 +22,13 @@ _SEED = 20261129
 @dataclass(frozen=True)
 class Evidence:
     """Own answers on `tasks`, pooled: each row of them counts the same. `near` says how near they are to what is asked:
-    "task", "kind" or "other". `pooled` are the contestants that have all of them."""
+    "task", "kind" or "other". `pooled` are the contestants that have all of them; `bases` the same models' answers
+    before training, of those that have them."""
 
     near: str
     tasks: tuple[str, ...]
     pooled: Mapping[str, Answers]
+    bases: Mapping[str, Answers]
     models: Mapping[str, str]
 
 
@@ -95,12 +97,15 @@ def _evidence(near: str, grid: Grid, among: Sequence[str], tasks: Sequence[str])
     block = complete_block(grid.scores("tuned", among, tasks), among, tasks)
     names, kept = [among[at] for at in block.contestants], tuple(tasks[at] for at in block.tasks)
     models = {name: grid.entries[name, kept[0]].cells[0].model for name in names}
-    return Evidence(near, kept, {name: pool(grid, name, kept) for name in names}, models)
+    tuned, base = ({name: pool(grid, name, kept, side) for name in names} for side in ("tuned", "base"))
+    return Evidence(near, kept, tuned, {name: answers for name, answers in base.items() if answers}, models)
 
 
-def pool(grid: Grid, contestant: str, tasks: Sequence[str]) -> Answers:
-    """One contestant's tuned answers to several tasks as if they were one."""
-    parts = {task: grid.answers(contestant, task, "tuned") for task in tasks}
+def pool(grid: Grid, contestant: str, tasks: Sequence[str], side: str) -> Answers | None:
+    """One side of a contestant on several tasks as if they were one; None where it lacks one of them."""
+    parts = {task: grid.answers(contestant, task, side) for task in tasks}
+    if not all(parts.values()):
+        return None
     if len(parts) == 1:
         return parts[tasks[0]]
     rows = {f"{task}/{key}": value for task, part in parts.items() for key, value in part.rows.items()}

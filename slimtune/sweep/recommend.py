@@ -18,7 +18,7 @@ from slimtune.models import MODELS, ModelSpec, find_model
 from slimtune.plan.cost import UTILISATION, Request, ServingCost, Throughput, estimate_throughput, serving_cost
 from slimtune.published import PublishedRank
 from slimtune.report.text import clean
-from slimtune.stats import Interval, Separation, holm, rows_to_separate, seed_noise
+from slimtune.stats import Interval, SeedNoise, Separation, holm, rows_to_separate, seed_noise
 from slimtune.sweep.evidence import (
     Evidence,
     check_kind,
@@ -54,13 +54,15 @@ class Wish:
 
 @dataclass(frozen=True)
 class Candidate:
-    """One choice. `line` is its memory plan. Own ones have a `score`; those after the first a paired `difference` to
-    it, whether they are `tied`, and what would part them. `speed` None: it does not fit a server on this card."""
+    """One choice. `line` is its memory plan. Own ones have a `score` and, where their base was scored, a `gain` over it
+    on the same rows; those that follow a first own one a paired `difference` to it, whether they are `tied`, and what
+    would part them. `speed` None: it does not fit a server on this card."""
 
     name: str
     spec: ModelSpec
     line: Line
     score: Interval | None = None
+    gain: Interval | None = None
     seeds: int = 0
     printed: PublishedRank | None = None
     difference: Interval | None = None
@@ -72,6 +74,11 @@ class Candidate:
     @property
     def fits(self) -> bool:
         return self.line.plan is not None
+
+    @property
+    def learned(self) -> bool:
+        """An own one of which nothing says that its training did nothing: its gain is clear, or not known."""
+        return self.score is not None and (self.gain is None or self.gain.low > 0)
 
 
 @dataclass(frozen=True)
@@ -161,16 +168,27 @@ def _own(grid: Grid | None, task: str | None, kind: str | None, lines: dict[str,
 
 
 def _candidates(grid: Grid | None, own: Evidence | None, lines: dict[str, Line]) -> list[Candidate]:
-    """Own contestants by score, then other models by printed rank, then the rest by size."""
-    found = _own_candidates(grid, own, lines) if grid and own else []
-    seen, printed = {one.spec.key for one in found}, printed_ranks()
+    """Own contestants by score, then other models by printed rank, then the rest by size; last, own ones that did not
+    clearly gain from tuning. What was measured on other kinds of task comes after printed ranks."""
+    noise = seed_noise([e.sides["tuned"].seeds for e in grid.entries.values() if "tuned" in e.sides]) if grid else None
+    found = _own_candidates(own, lines, noise) if own else []
+    learned, idle = [one for one in found if one.learned], [one for one in found if not one.learned]
+    printed = printed_ranks()
+    lead = learned if own and (own.near != "other" or not _any_printed(lines, printed)) else []
+    seen = {one.spec.key for one in lead}
     rest = [
         Candidate(line.spec.label, line.spec, line, printed=printed.get(key))
         for key, line in lines.items()
         if key not in seen and line.spec.gguf_package is None
     ]
     rest.sort(key=lambda one: (*_place(one.printed), one.spec.params_total, one.spec.key))
-    return found + _with_overlaps(rest, led=bool(found))
+    if lead:
+        return [*_with_differences(lead, own, noise), *rest, *idle]
+    return [*_with_overlaps(rest), *learned, *idle]
+
+
+def _any_printed(lines: dict[str, Line], printed: dict[str, PublishedRank]) -> bool:
+    return any(key in printed and line.plan is not None for key, line in lines.items())
 
 
 def _place(printed: PublishedRank | None) -> tuple[int, float]:
@@ -178,15 +196,22 @@ def _place(printed: PublishedRank | None) -> tuple[int, float]:
     return (0, 0.0) if printed is None else (-printed.edition, printed.mean)
 
 
-def _own_candidates(grid: Grid, own: Evidence, lines: dict[str, Line]) -> list[Candidate]:
-    noise = seed_noise([e.sides["tuned"].seeds for e in grid.entries.values() if "tuned" in e.sides])
-    names = sorted(own.pooled, key=lambda name: (-own.pooled[name].value, name))
-    found = []
-    for name in names:
+def _own_candidates(own: Evidence, lines: dict[str, Line], noise: SeedNoise | None) -> list[Candidate]:
+    """By score, the best first."""
+    rng, found = np.random.default_rng(_SEED), []
+    for name in sorted(own.pooled, key=lambda name: (-own.pooled[name].value, name)):
         line, answers = lines[find_model(own.models[name]).key], own.pooled[name]
-        found.append(Candidate(name, line.spec, line, score=answers.measured.score, seeds=len(answers.seeds)))
-    rng, leader = np.random.default_rng(_SEED), own.pooled[names[0]]
-    pairs = [compared(Pair(leader, own.pooled[name], trained_a=True), noise, rng) for name in names[1:]]
+        pair = compared(Pair(own.bases[name], answers), noise, rng) if name in own.bases else None
+        score, gain = answers.measured.score, pair.difference if pair else None
+        found.append(Candidate(name, line.spec, line, score=score, gain=gain, seeds=len(answers.seeds)))
+    return found
+
+
+def _with_differences(lead: Sequence[Candidate], own: Evidence, noise: SeedNoise | None) -> list[Candidate]:
+    """Each own one after the first with its difference to the first."""
+    found, rng = list(lead), np.random.default_rng(_SEED)
+    answers = [own.pooled[one.name] for one in lead]
+    pairs = [compared(Pair(answers[0], other, trained_a=True), noise, rng) for other in answers[1:]]
     raised = iter(holm([pair.p for pair in pairs if pair is not None]))
     for at, pair in enumerate(pairs, start=1):
         if pair is not None:
@@ -196,10 +221,10 @@ def _own_candidates(grid: Grid, own: Evidence, lines: dict[str, Line]) -> list[C
     return found
 
 
-def _with_overlaps(rest: Sequence[Candidate], *, led: bool) -> list[Candidate]:
+def _with_overlaps(rest: Sequence[Candidate]) -> list[Candidate]:
     """Where no own cell leads: printed ranks whose intervals, by Student's t, overlap the first one's are tied."""
     first = next((one for one in rest if one.fits and one.printed), None)
-    if led or first is None:
+    if first is None:
         return list(rest)
     return [one if one is first else replace(one, tied=_overlap(first.printed, one.printed)) for one in rest]
 
