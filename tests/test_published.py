@@ -21,7 +21,6 @@ from slimtune.published import (
     published_edition,
     published_ranks,
     published_scores,
-    published_serving,
     score_caveats,
 )
 from slimtune.stats import mean_ranks
@@ -179,15 +178,8 @@ def test_the_scores_by_task_are_those_of_the_edition():
 
 
 def test_no_figure_comes_without_its_source_and_what_to_know_of_it():
-    for found in (published_edition(1), published_edition(2), published_serving()):
+    for found in (published_edition(1), published_edition(2)):
         assert found.sources and found.caveats
     assert any("Smart Home" in caveat for caveat in score_caveats())
     with pytest.raises(ValueError, match="editions"):
         published_ranks(3)
-
-
-def test_the_price_of_a_million_requests_is_the_hour_over_a_full_card():
-    serving = published_serving()
-    per_million = serving.usd_per_hour / (serving.measured["requests_per_s"] * 3600) * 1e6
-    printed = {row["usd"] for row in serving.usd_per_million_requests if "fine-tuned" in row["who"]}
-    assert printed == {round(per_million)}

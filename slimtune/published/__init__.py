@@ -3,9 +3,8 @@
     published_edition    what was claimed, the set-up, what to know before quoting it, where it was read
     published_ranks      mean ranks as printed, three tables an edition
     published_scores     scores by task of the one student for which they are published, and of the teacher
-    published_serving    what serving was said to cost
 
-study.json, scores.json and serving.json hold the figures as they were printed; what was computed from them says so.
+study.json and scores.json hold the figures as they were printed; what was computed from them says so.
 Models are slimtune's keys (slimtune/models), tasks its folders (slimtune/tasks), where there is one.
 """
 
@@ -75,20 +74,6 @@ class PublishedScore:
     difference: float
 
 
-@dataclass(frozen=True)
-class PublishedServing:
-    """What the comparison with served models says of speed and money. Rows as printed, without intervals."""
-
-    gpu: str
-    server: str
-    usd_per_hour: float
-    measured: Mapping[str, Any]
-    usd_per_million_requests: tuple[Mapping[str, Any], ...]
-    scores: tuple[Mapping[str, Any], ...]
-    caveats: tuple[str, ...]
-    sources: tuple[str, ...]
-
-
 def published_edition(edition: int) -> PublishedEdition:
     """Edition 1 or 2. Raises ValueError for another."""
     document, found = _edition(edition)
@@ -148,20 +133,6 @@ def published_scores(edition: int) -> tuple[PublishedScore, ...]:
 def score_caveats() -> tuple[str, ...]:
     """What to know before quoting a published score."""
     return tuple(_read("scores.json")["caveats"])
-
-
-def published_serving() -> PublishedServing:
-    document = _read("serving.json")
-    return PublishedServing(
-        gpu=document["gpu"],
-        server=document["server"],
-        usd_per_hour=document["usd_per_hour"],
-        measured=document["measured"],
-        usd_per_million_requests=tuple(document["usd_per_million_requests"]),
-        scores=tuple(document["scores"]),
-        caveats=tuple(document["caveats"]),
-        sources=tuple(document["sources"]),
-    )
 
 
 def _edition(edition: int) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -65,10 +65,6 @@ class Block:
     left_out: tuple[LeftOut, ...]
     missing: tuple[tuple[str, str], ...]  # every (contestant, task) without a score
 
-    def of(self, scores: np.ndarray) -> np.ndarray:
-        """The block's part of an array of shape (contestants, tasks)."""
-        return scores[np.ix_(self.contestants, self.tasks)]
-
 
 def complete_block(scores: np.ndarray, contestants: Sequence[str], tasks: Sequence[str]) -> Block:
     """The block that is ranked where cells are missing (NaN). `scores`: shape (contestants, tasks); names are unique.
