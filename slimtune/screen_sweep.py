@@ -69,6 +69,12 @@ def named(cell: Cell | Asked) -> str:
     return f"{cell.contestant} on {cell.task}, seed {cell.seed}"
 
 
+def show_left_out(console: Console, cells: int) -> None:
+    """Cells that the store was asked for before, and this matrix does not ask for."""
+    are = "is" if cells == 1 else "are"
+    console.print(f"{counted(cells, 'cell')} of before {are} no longer asked for. Results stay in the store.")
+
+
 def show_progress(console: Console, progress: Progress) -> None:
     console.print(drawn(progress))
 

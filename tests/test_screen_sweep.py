@@ -100,3 +100,21 @@ def test_what_cannot_be_done_is_said_before_anything_starts(words, said, tmp_pat
     result = CliRunner().invoke(app, ["sweep", *words])
     assert said in str(result.exception) and result.exception.exit_code == 2
     assert not (tmp_path / "sweeps").exists()
+
+
+def test_a_store_of_another_study_is_left_alone_unless_told_and_what_is_no_longer_asked_for_is_counted(
+    tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    run(tmp_path / "mine", ask("A"), name="mine")
+    before = (tmp_path / "mine" / "matrix.json").read_bytes()
+    words = ["sweep", "run", "demo-cpu", "--store", "mine", "--hours", "0"]
+    result = CliRunner().invoke(app, words)
+    assert result.exception.exit_code == 2
+    said = "mine holds the study mine; this is demo-cpu. Choose another --store, or --replace"
+    assert said in str(result.exception) and (tmp_path / "mine" / "matrix.json").read_bytes() == before
+    result = CliRunner().invoke(app, [*words, "--replace"])
+    assert "2 cells of before are no longer asked for." in result.output and result.exit_code == 75
+    again = CliRunner().invoke(app, words)
+    assert "no longer asked for. Results" not in again.output and "4 cells left" in again.output

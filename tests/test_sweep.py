@@ -39,13 +39,13 @@ def ask(
     return found
 
 
-def run(store: Path, cells: list[Asked], words: dict[str, list[str]] | None = None, **more):
+def run(store: Path, cells: list[Asked], words: dict[str, list[str]] | None = None, *, name: str = "stub", **more):
     """The runner in this process, its workers in theirs."""
     store.mkdir(exist_ok=True)
     plan = store.parent / f"{store.name}-plan.json"
     plan.write_text(json.dumps(words or {}))
     command = [sys.executable, str(STUB), str(plan)]
-    return run_study(store, "stub", cells, **{"command": command, "limits": Limits(), **more})
+    return run_study(store, name, cells, **{"command": command, "limits": Limits(), **more})
 
 
 def states(store: Path) -> dict[str, str]:

@@ -33,17 +33,22 @@ def run(
     cell: Annotated[list[str], typer.Option("--cell", metavar="ID", help="Only this cell, as in emit's list.")] = [],  # noqa: B006
     model: Annotated[list[str], typer.Option("--model", metavar="NAME", help="Only the cells of this model.")] = [],  # noqa: B006
     again: Annotated[bool, typer.Option("--again", help="Try what failed for good once more.")] = False,
+    replace: Annotated[bool, typer.Option("--replace", help="Let it take the place of the study in DIR.")] = False,
     engine: Annotated[str, typer.Option("--engine", help="local, or ray: one GPU of a cluster a cell.")] = "local",
     data: DataOption = None,
 ) -> None:
     """Do every cell that is not done. Interrupted? The same command goes on."""
     from slimtune import jobs
     from slimtune.sweep.local import Limits, run_study
+    from slimtune.sweep.store import no_longer_asked
 
     path, cells = _cells(matrix, data)
     store = store or _store(path)
     chosen = _chosen(cells, cell, model)
     console = Console()
+    left_out = no_longer_asked(store, path.stem, {cell.fingerprint for cell in cells}, replace=replace)
+    if left_out:
+        screen_sweep.show_left_out(console, left_out)
     if engine == "ray":
         from slimtune.sweep.ray import run_on_ray
 

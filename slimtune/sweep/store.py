@@ -12,7 +12,7 @@ Nothing is ordered by a time of day, and no lock is needed for what is right: a 
 
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -157,6 +157,20 @@ def read_failure(folder: Path) -> Failure | None:
 def write_matrix(store: Path, name: str, entries: list[Mapping[str, Any]]) -> None:
     """Say what is asked for now: one entry a cell, with its `cell`, `contestant`, `task`, `seed` and `axes`."""
     write_json(store / MATRIX, {"schema": SCHEMA, "name": name, "cells": entries})
+
+
+def no_longer_asked(store: Path, name: str, cells: Collection[str], *, replace: bool) -> int:
+    """How many cells a store was asked for last that are not among these, by fingerprint. Raises UserError where it
+    holds a study of another name, unless that is to be replaced."""
+    before = _json(store / MATRIX)
+    if before is None:
+        return 0
+    if before["name"] != name and not replace:
+        raise UserError(
+            f"{store} holds the study {before['name']}; this is {name}. Choose another --store, or --replace to ask "
+            "for this one's cells there instead."
+        )
+    return len({entry["cell"] for entry in before["cells"]} - set(cells))
 
 
 def write_cell(store: Path, cell: Mapping[str, Any]) -> Path:
