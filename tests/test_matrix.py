@@ -6,10 +6,12 @@ import pytest
 from samples import make_task
 
 from slimtune.errors import Problems, UserError
+from slimtune.models import get_model
 from slimtune.recipe import recipes_folder
 from slimtune.sweep.matrix import find_matrix, read_matrix
 
 MODEL = "smollm2-135m-embedded"
+LABEL = get_model(MODEL).label
 
 
 @pytest.fixture
@@ -33,7 +35,7 @@ def test_models_ways_axes_tasks_and_seeds_are_multiplied(tmp_path, task):
     )
     cells = read(tmp_path, task, more)
     assert [cell.contestant for cell in cells] == [
-        name for name in ("all, r 8", "all, r 64", "two, r 8", "two, r 64") for _ in range(2)
+        f"{LABEL}, {name}" for name in ("all, r 8", "all, r 64", "two, r 8", "two, r 64") for _ in range(2)
     ]
     assert len({cell.fingerprint for cell in cells}) == 8 and {cell.seed for cell in cells} == {1, 2}
     assert cells[-1].recipe.lora.r == 64 and cells[-1].recipe.train.lr == 1e-3 and cells[-1].recipe.data.train_rows == 2
@@ -45,6 +47,15 @@ def test_an_axis_is_as_good_as_a_way_that_says_the_same_key(tmp_path, task):
         read(tmp_path, task, "contestants: {eight: {lora.r: 8}}"),
     )
     assert by_axis.fingerprint == by_way.fingerprint and by_axis.contestant != by_way.contestant
+
+
+def test_a_way_is_told_by_its_model_too_and_once(tmp_path, task):
+    model = f"model: {MODEL}, "
+    more = f"contestants: {{rank 4: {{{model}lora.r: 4}}, small {LABEL} of rank 8: {{{model}lora.r: 8}}}}"
+    assert [cell.contestant for cell in read(tmp_path, task, more)] == [
+        f"{LABEL}, rank 4",
+        f"small {LABEL} of rank 8",
+    ]
 
 
 def test_all_seeds_answer_the_same_test_rows_and_learn_from_their_own(tmp_path, task):
@@ -120,7 +131,7 @@ def test_every_mistake_is_said_at_once_with_its_line(tmp_path, task):
         ("seeds: [x]", "has to be a whole number"),
         ("axes: {seed: [1]}", "A matrix has `seeds:` for it"),
         ("axes: {lora.r: []}", "has no values"),
-        ("contestants: {a: {}, b: {}}", "'a' and 'b' are the same"),
+        ("contestants: {a: {}, b: {}}", ", a' and '.*, b' are the same"),
         ('served: [{model: a, base_url: "http://h/v1", rums: 2}]', "Did you mean 'runs'"),
         (
             'served: [{model: a, base_url: "http://g/v1"}, {model: a, base_url: "http://h/v1"}]',

@@ -193,8 +193,9 @@ def _ways(path: Path, document: Document, matrix: Matrix, problems: list[Problem
         line = document.lines.get(("contestants", name), document.lines.get(("axes",), 1))
         for model, values in itertools.product(models, itertools.product(*matrix.axes.values())):
             axes = dict(zip(matrix.axes, values, strict=True))
-            alone = bool(name) and ("model" in keys or len(matrix.models) == 1)
-            words = [*([] if alone else [_label(model)]), *([name] if name else []), *_words(matrix, axes)]
+            label = _label(model)
+            said = label.lower() in name.lower()  # else a way alone, "rank 4", reads like a place
+            words = [*([] if said else [label]), *([name] if name else []), *_words(matrix, axes)]
             changed = {key: value for key, value in keys.items() if key != "model"}
             yield _Way(model, ", ".join(words), {**changed, **axes}, line)
 
