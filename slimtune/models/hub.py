@@ -12,7 +12,12 @@ from pathlib import Path
 from slimtune.errors import ServiceAway, UserError, nearest
 from slimtune.files import DISK_GONE
 
-QUIET_HUB = {"HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}  # read at the client's import
+# read at the client's import; what fails is said once, by us, and not at each of its retries
+QUIET_HUB = {
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "HF_HUB_VERBOSITY": "error",
+}
 
 
 def hub_file(
