@@ -50,11 +50,13 @@ def run_recipe(
     listener: Listener,
     should_stop: Callable[[], bool] = lambda: False,
     shelf: Any | None = None,
+    command: str = "",
 ) -> Outcome:
     """Run a checked recipe to its report, or go on where an earlier call stopped.
 
     `out` is the run's folder; without it, runs/<name>-<fingerprint>. `as_gpu` plans for that card and holds this one to
-    its memory. `shelf` (engine.shelf) keeps the base model for the next run of this process.
+    its memory. `shelf` (engine.shelf) keeps the base model for the next run of this process. `command` is what the
+    report says runs it again; without it, what started this process.
 
     Raises the errors of slimtune.errors, whose exit codes say whether the same command can help.
     """
@@ -63,7 +65,7 @@ def run_recipe(
     with open_run(folder, identity) as run, _library_output(folder):
         if run.has("report.html") and not teacher_due(prepared.recipe, folder):
             return Outcome(folder, read_report(folder), True)
-        return Outcome(folder, _run(prepared, run, as_gpu, listener, should_stop, shelf), False)
+        return Outcome(folder, _run(prepared, run, as_gpu, listener, should_stop, shelf, command), False)
 
 
 def run_identity(prepared: Ready, *, as_gpu: GpuSpec | None) -> dict[str, str]:
@@ -88,13 +90,16 @@ def _run(
     listener: Listener,
     should_stop: Callable[[], bool],
     shelf: Any | None,
+    command: str,
 ) -> Report:
     with telling(run.folder, listener) as told:
         require_training()
         asked = prepared.recipe.as_json()
         if run.step("recipe.json", lambda: asked).get("teacher") != asked.get("teacher"):
             write_json(run.folder / "recipe.json", asked)
-        steps = Steps(prepared, run, as_gpu=as_gpu, listener=told, should_stop=should_stop, shelf=shelf)
+        steps = Steps(
+            prepared, run, as_gpu=as_gpu, listener=told, should_stop=should_stop, shelf=shelf, command=command
+        )
         steps.greet()
         base = steps.base()
         few_shot = steps.few_shot()

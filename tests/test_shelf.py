@@ -38,8 +38,9 @@ def one_process(store: Path, cells) -> None:
         json.dumps({"folder": str(write_cell(store, cell.as_json())), "attempt": "here-1", "usd_per_hour": None})
         for cell in cells
     ]
+    worker = [sys.executable, "-m", "slimtune.sweep", "slimtune sweep run m"]
     done = subprocess.run(
-        [sys.executable, "-m", "slimtune.sweep"], input="\n".join(requests) + "\n", capture_output=True, text=True,
+        worker, input="\n".join(requests) + "\n", capture_output=True, text=True,
         env={**os.environ, "SLIMTUNE_CACHE": str(store / "cache")},
     )  # fmt: skip
     replies = [json.loads(line) for line in done.stdout.splitlines()]
@@ -67,8 +68,12 @@ def test_a_cell_that_comes_last_in_a_shared_process_is_the_one_that_runs_alone(t
 def test_the_base_is_scored_once_for_all_ways_of_a_model(tmp_path, tiny_model, monkeypatch):
     monkeypatch.setenv("SLIMTUNE_CACHE", str(tmp_path / "cache"))
     cells = study(tmp_path, tiny_model)
-    worker = [sys.executable, "-m", "slimtune.sweep"]
+    worker = [sys.executable, "-m", "slimtune.sweep", "slimtune sweep run m.yaml --store s"]
     assert run_study(tmp_path / "s", "m", cells, command=worker, limits=Limits()).exit_code == 0
     kept = [path for path in (tmp_path / "cache" / "scores").iterdir() if path.is_dir()]
     assert len(kept) == 4, "zero- and few-shot on two tasks, not four times each"
-    assert {cell.state for cell in read_study(tmp_path / "s").cells} == {"done"}
+    found = read_study(tmp_path / "s").cells
+    assert {cell.state for cell in found} == {"done"}
+    for asked, cell in zip(cells, found, strict=True):
+        again = read_json(cell.folder / cell.result["attempt"] / "environment.json")["command"]
+        assert again == f"slimtune sweep run m.yaml --store s --cell {asked.id}", "what its report says runs it again"

@@ -57,7 +57,8 @@ def run(
         ended = run_on_ray(store, path.stem, cells, chosen, command=_command(path, store, data), again=again)
     elif engine == "local":
         limits = Limits(hours, usd, usd_per_hour if usd_per_hour is not None else _price())
-        worker = [sys.executable, "-P", "-m", "slimtune.sweep", *([str(data)] if data else [])]
+        typed = shlex.join(["slimtune", "sweep", "run", matrix, "--store", str(store), *_data(data)])
+        worker = [sys.executable, "-P", "-m", "slimtune.sweep", typed, *_data(data)[1:]]
         stop = jobs.stop_flag()
         with screen_sweep.Watch(console, store) as watch:
             ended = run_study(
@@ -125,11 +126,15 @@ def _store(path: Path) -> Path:
 
 def _command(path: Path, store: Path, data: Path | None) -> list[str]:
     """What does one cell, wherever it is started; its id comes last."""
-    more = ["--data", str(data.resolve())] if data else []
+    more = _data(data and data.resolve())
     return [
         sys.executable, "-P", "-m", "slimtune.cli", "sweep", "run", str(path.resolve()), "--store",
         str(store.resolve()), *more, "--cell",
     ]  # fmt: skip
+
+
+def _data(folder: Path | None) -> list[str]:
+    return ["--data", str(folder)] if folder else []
 
 
 def _chosen(cells: Sequence[Any], ids: Sequence[str], models: Sequence[str]) -> set[str]:

@@ -37,10 +37,11 @@ class Steps:
         listener: Listener,
         should_stop: Callable[[], bool],
         shelf: Any | None = None,
+        command: str = "",
     ):
         self.prepared, self.recipe, self.task, self.run = prepared, prepared.recipe, prepared.task, run
         self.listener, self.should_stop = listener, should_stop
-        self.bench = Bench(prepared, run, as_gpu=as_gpu, listener=listener, shelf=shelf)
+        self.bench = Bench(prepared, run, as_gpu=as_gpu, listener=listener, shelf=shelf, command=command)
         self.teacher_column = TeacherColumn(
             prepared, run, max_new_tokens=self.bench.limit, listener=listener, should_stop=should_stop
         )

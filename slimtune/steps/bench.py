@@ -27,10 +27,18 @@ class Bench:
     """`shots`, `facts` and `rows` are there once the model is loaded."""
 
     def __init__(
-        self, prepared: Ready, run: Run, *, as_gpu: GpuSpec | None, listener: Listener, shelf: Any | None = None
+        self,
+        prepared: Ready,
+        run: Run,
+        *,
+        as_gpu: GpuSpec | None,
+        listener: Listener,
+        shelf: Any | None = None,
+        command: str = "",
     ):
         self.prepared, self.recipe, self.task, self.run = prepared, prepared.recipe, prepared.task, run
         self.listener, self.shelf = listener, shelf
+        self.command = command or shlex.join(["slimtune", *sys.argv[1:]])
         self.as_gpu, self.gpu = as_gpu, as_gpu or detect_gpu()
         self.limit = self.recipe.evaluate.max_new_tokens or self.task.max_new_tokens + self.recipe.thinking_room
         self.yarn = yarn_for(prepared.spec, self.recipe.context)
@@ -110,8 +118,7 @@ class Bench:
         return plan
 
     def _environment(self) -> dict[str, Any]:
-        command = shlex.join(["slimtune", *sys.argv[1:]])
-        return {**self.facts, "collation": self.plan.collation, "command": command, "started": utc_now()}
+        return {**self.facts, "collation": self.plan.collation, "command": self.command, "started": utc_now()}
 
     def _same_model(self, where: Any) -> None:
         before = self.run.step(

@@ -28,6 +28,11 @@ class Matrix(Section):
     served: tuple[Entrant, ...] = ()
 
 
+def short_id(fingerprint: str) -> str:
+    """A cell's id, as people type it."""
+    return fingerprint[:12]
+
+
 @dataclass(frozen=True)
 class Asked:
     """One cell that a matrix asks for. `wrong`: why it cannot be begun now, where its data are away."""
@@ -46,7 +51,7 @@ class Asked:
 
     @property
     def id(self) -> str:
-        return self.fingerprint[:12]
+        return short_id(self.fingerprint)
 
     def as_json(self) -> dict[str, Any]:
         """What cell.json holds."""

@@ -16,7 +16,7 @@ from slimtune.pipeline import run_recipe
 from slimtune.recipe import Recipe, check_recipe
 from slimtune.runs import open_run
 from slimtune.strict_yaml import Document
-from slimtune.sweep.asked import Entrant
+from slimtune.sweep.asked import Entrant, short_id
 from slimtune.sweep.identity import served_identity, trained_identity
 
 
@@ -29,10 +29,11 @@ class Silent:
 
 
 class Cells:
-    """`do` for `worker.work`: holds the base model between cells."""
+    """`do` for `worker.work`: holds the base model between cells. `command` does the whole study; it and a cell's id do
+    that cell again."""
 
-    def __init__(self, data_dir: Path | None):
-        self.data_dir, self.shelf = data_dir, None
+    def __init__(self, data_dir: Path | None, command: str):
+        self.data_dir, self.command, self.shelf = data_dir, command, None
 
     def __call__(self, folder: Path, attempt: Path, should_stop: Callable[[], bool]) -> None:
         asked = read_json(folder / "cell.json")
@@ -43,8 +44,9 @@ class Cells:
         prepared = ready(source, data_dir=self.data_dir)
         _same(trained_identity(prepared.recipe, prepared), asked)
         run_recipe(
-            prepared, name=asked["task"], out=attempt, listener=Silent(), should_stop=should_stop, shelf=self._shelf()
-        )
+            prepared, name=asked["task"], out=attempt, listener=Silent(), should_stop=should_stop, shelf=self._shelf(),
+            command=f"{self.command} --cell {short_id(asked['cell'])}",
+        )  # fmt: skip
 
     def _shelf(self) -> Any:
         if self.shelf is None:
