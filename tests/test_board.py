@@ -22,7 +22,9 @@ from slimtune.report.board import CellLine
 from slimtune.report.board_page import as_csv, write_board
 from slimtune.stats import holm, mean_ranks, paired_difference
 from slimtune.sweep.leaderboard import make_board
-from slimtune.sweep.store import read_study
+from slimtune.sweep.lines import links_of
+from slimtune.sweep.store import read_study, write_failure
+from slimtune.sweep.studies import NotYet, attempt_of
 
 HOSTILE = "<script>alert(1)</script> <img src=x onerror=alert(2)> | a ` \x1b[31mred\x1b[0m \u202e =1+1"
 TASKS = ("banking77", "trec", "voice_banking")
@@ -71,6 +73,20 @@ def table(board, name):
 
 
 # what it says
+
+
+@pytest.mark.parametrize(("exit_code", "state"), [(75, "waiting"), (2, "failed")])
+def test_only_what_failed_is_linked_with_a_why_and_what_waits_is_said_not_to_be_there_yet(tmp_path, exit_code, state):
+    store = put_study(tmp_path, replace(SMALL, states={("small, r 8", "trec", 0): "waiting"}))
+    cell = next(one for one in read_study(store).cells if one.state == "waiting")
+    why = "Stopped after step 1 of 3; run the same command to go on."
+    write_failure(cell.folder, exit_code=exit_code, why=why, attempt="attempts/box-1")
+    cell = next(one for one in read_study(store).cells if one.fingerprint == cell.fingerprint)
+    assert [link.label for link in links_of(cell, store)] == (["why"] if state == "failed" else [])
+    with pytest.raises(UserError) as caught:
+        attempt_of(read_study(store), cell.fingerprint)
+    assert str(caught.value).endswith(f"has no result: it is {state}. {why}")
+    assert isinstance(caught.value, NotYet) == (state == "waiting")
 
 
 def test_mean_ranks_are_those_of_the_rows(board, store):

@@ -6,6 +6,7 @@ import pytest
 from study_store import Made, put_study
 from test_app import App, Page, axe, browser, pytestmark  # noqa: F401  the fixture and its marks are used by name
 
+from slimtune.app import leaderboard_tab
 from slimtune.errors import UserError
 from slimtune.files import read_json
 from slimtune.sweep.studies import attempt_of, list_studies, open_study, progress
@@ -71,3 +72,12 @@ def test_no_name_leads_out_of_the_folder_and_no_cell_out_of_its_study(tmp_path: 
     for fingerprint, said in ((waiting.fingerprint, "has no result: it is waiting"), ("../../x", "no such cell")):
         with pytest.raises(UserError, match=said):
             attempt_of(study, fingerprint)
+
+
+@pytest.mark.parametrize("state", ["waiting", "failed"])
+def test_only_what_failed_is_red(tmp_path: Path, monkeypatch, state: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    put_study(tmp_path / "sweeps" / "small", Made(**vars(WHOLE) | {"states": {MISSING: state}}), name="small")
+    cell = next(one for one in open_study("small").cells if one.state == state)
+    said, _ = leaderboard_tab._open(f"small/{cell.fingerprint}")
+    assert f"it is {state}" in said and ("slim-bad" in said) == (state == "failed")

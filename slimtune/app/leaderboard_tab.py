@@ -10,7 +10,7 @@ from slimtune.app.look import CELLS, sentence
 from slimtune.errors import SlimtuneError
 from slimtune.report import report_fragment
 from slimtune.report.board_page import board_fragment
-from slimtune.sweep.studies import attempt_of, board_of, list_studies, open_study, progress
+from slimtune.sweep.studies import NotYet, attempt_of, board_of, list_studies, open_study, progress
 
 LABEL = "Leaderboard"
 _EVERY_S = 5.0
@@ -87,5 +87,7 @@ def _open(cell: str | None) -> tuple[Any, Any]:
         if folder is None:
             return "", gr.skip()
         return report_fragment(folder), answers_view.label_choices(folder)
+    except NotYet as error:
+        return sentence(str(error)), gr.skip()
     except SlimtuneError as error:
         return sentence(str(error), "bad"), gr.skip()

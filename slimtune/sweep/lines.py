@@ -20,7 +20,7 @@ def cell_lines(study: Study, out: Path) -> tuple[CellLine, ...]:
 
 
 def links_of(cell: Cell, out: Path) -> tuple[Link, ...]:
-    """The cell's report and its answers, or what there is of a failure; only files that are there."""
+    """The cell's report and its answers, or what an attempt left and why it failed; only files that are there."""
     if cell.result is not None:
         attempt = cell.folder / cell.result["attempt"]
         sides = [side for side in reversed(SIDES) if side in cell.result["sides"]]
@@ -32,7 +32,7 @@ def links_of(cell: Cell, out: Path) -> tuple[Link, ...]:
         failure = read_failure(cell.folder)
         attempt = cell.folder / failure.attempt if failure else cell.folder
         wanted = [(attempt / "report.html", f"seed {cell.seed}"), (attempt / "engine.log", "log")]
-        wanted += [(cell.folder / FAILED, "why")]
+        wanted += [(cell.folder / FAILED, "why")] if cell.state == "failed" else []
     return tuple(Link(label, _href(path, out)) for path, label in wanted if path.is_file())
 
 

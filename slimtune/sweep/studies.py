@@ -14,6 +14,10 @@ SWEEPS = Path("sweeps")  # where studies lie unless told otherwise
 SEED = 20261129  # of the resampling: the same store gives the same figures
 
 
+class NotYet(UserError):
+    """A cell whose result is still to come: nothing is wrong."""
+
+
 def list_studies(folder: Path = SWEEPS) -> list[str]:
     """The names of the studies there, in order."""
     return sorted(path.parent.name for path in folder.glob(f"*/{MATRIX}"))
@@ -41,11 +45,12 @@ def progress(study: Study) -> str:
 
 
 def attempt_of(study: Study, fingerprint: str) -> Path:
-    """The run's folder behind a cell's result. Raises UserError where it has none."""
+    """The run's folder behind a cell's result. Raises UserError where it has none, NotYet where it waits for one."""
     cell = next((cell for cell in study.cells if cell.fingerprint == fingerprint), None)
     if cell is None:
         raise UserError(f"{study.name} has no such cell.")
     if cell.result is None:
-        why = f": {cell.why}" if cell.why else ""
-        raise UserError(f"{cell.contestant} on {cell.task}, seed {cell.seed}, has no result: it is {cell.state}{why}.")
+        kind = UserError if cell.state == "failed" else NotYet
+        what = f"{cell.contestant} on {cell.task}, seed {cell.seed}, has no result: it is {cell.state}."
+        raise kind(f"{what} {cell.why}".rstrip())
     return cell.folder / cell.result["attempt"]
