@@ -119,9 +119,18 @@ def test_every_mistake_is_said_at_once_with_its_line(tmp_path, task):
     said = str(caught.value)
     for line, words in (
         (2, "Did you mean 'epochs'"), (3, "Did you mean 'smollm2-135m-embedded'"), (4, "Did you mean 'context'"),
-        (6, "lora.rank: is not a key of a recipe. Did you mean 'r'"), (6, "has to be at least 1, not 0"),
+        (5, "lora.rank: is not a key of a recipe. Did you mean 'lora.r'"), (6, "has to be at least 1, not 0"),
     ):  # fmt: skip
         assert any(f"m.yaml:{line} " in row and words in row for row in said.splitlines()), (line, words, said)
+
+
+def test_a_misspelt_axis_is_said_once_at_its_own_line(tmp_path, task):
+    more = "contestants:\n  four: {lora.r: 4}\n  eight: {lora.r: 8}\naxes:\n  lora.rank: [4, 8]\n  train.epoch: [1]\n"
+    with pytest.raises(Problems) as caught:
+        read(tmp_path, task, more)
+    said = [str(one).rpartition("m.yaml:")[2] for one in caught.value.problems]
+    what = "is not a key of a recipe. Did you mean"
+    assert said == [f"8 lora.rank: {what} 'lora.r'?", f"9 train.epoch: {what} 'train.epochs'?"]
 
 
 @pytest.mark.parametrize(
@@ -132,6 +141,10 @@ def test_every_mistake_is_said_at_once_with_its_line(tmp_path, task):
         ("axes: {seed: [1]}", "A matrix has `seeds:` for it"),
         ("axes: {lora.r: []}", "has no values"),
         ("contestants: {a: {}, b: {}}", ", a' and '.*, b' are the same"),
+        (
+            "axes: {lora.r: [4, 8]}\ncontestants: {rank 4: {lora.r: 4}, rank 8: {lora.r: 8}}",
+            r"m.yaml:4 lora\.r: is set by both contestants and axes\.[^\n]*$",
+        ),
         ('served: [{model: a, base_url: "http://h/v1", rums: 2}]', "Did you mean 'runs'"),
         (
             'served: [{model: a, base_url: "http://g/v1"}, {model: a, base_url: "http://h/v1"}]',

@@ -8,7 +8,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from slimtune.errors import did_you_mean
+from slimtune.errors import did_you_mean, nearest
 from slimtune.recipe.sections import Context, Recipe
 
 _ELSEWHERE = {  # what other tools call it
@@ -55,19 +55,22 @@ def every_key(section: type[BaseModel] = Recipe, prefix: str = "") -> Iterator[K
             yield from every_key(inner, f"{prefix}{name}.")
 
 
-def meant(keys: Sequence[str]) -> str:
-    """A sentence that names the key which is meant by an unknown one, or those there are."""
+def meant(keys: Sequence[str], *, whole: bool = False) -> str:
+    """A sentence that names the key which is meant by an unknown one, or those there are; `whole`: with its section,
+    where it was written so."""
     *path, name = keys
     prefix = "".join(f"{part}." for part in path)
     word = name.lower().replace("-", "_")
     full = _ELSEWHERE.get(word) or _elsewhere(word)
     if full is not None:
-        return f"Did you mean {full.removeprefix(prefix)!r}?"
+        return f"Did you mean {(full if whole else full.removeprefix(prefix))!r}?"
     section: Any = Recipe
     for part in path:
         field = getattr(section, "model_fields", {}).get(part)
         section = _section(field.annotation) if field else None
-    return did_you_mean(name, getattr(section, "model_fields", {}))
+    known = getattr(section, "model_fields", {})
+    near = nearest(name, known) if whole else None
+    return f"Did you mean {prefix + near!r}?" if near else did_you_mean(name, known)
 
 
 def _elsewhere(word: str) -> str | None:

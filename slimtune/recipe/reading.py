@@ -109,7 +109,8 @@ def _problem(path: str, document: Document, item: dict[str, Any]) -> Problem:
     unknown = item["type"] == "extra_forbidden"
     if keys[-1:] in _MAY_HOLD_A_KEY:
         item = {**item, "input": {}}
-    what, fix = ("is not a key of a recipe.", meant(keys)) if unknown else refused(item)
+    whole = isinstance(document.lines.get(keys), str)  # written as one word, and so it is to be mended
+    what, fix = ("is not a key of a recipe.", meant(keys, whole=whole)) if unknown else refused(item)
     return Problem(_where(path, document, keys), what, fix)
 
 

@@ -39,7 +39,7 @@ class _Way:
     model: str
     name: str
     axes: Mapping[str, Any]
-    line: int | str
+    lines: Mapping[str, int]
 
 
 def find_matrix(name: str) -> Path:
@@ -90,7 +90,8 @@ class _Cells:
     def trained(self, way: _Way, task: str, seed: int) -> Asked | None:
         document = self._document(way.model, task, seed)
         for key, value in way.axes.items():
-            self.problems += put_key(document, key, value, said=f"{self.path}:{way.line} {key}", line=way.line)
+            where = f"{self.path}:{way.lines[key]} {key}"
+            self.problems += put_key(document, key, value, said=where, line=where)
         source = check_recipe(document, str(self.path))
         prepared, wrong = None, ""
         try:
@@ -143,7 +144,8 @@ class _Cells:
         own = self.matrix.tasks[task] if isinstance(self.matrix.tasks, dict) else {}
         for key, value in own.items():
             line = self.lines.get(("tasks", task, key), 1)
-            self.problems += put_key(document, key, value, said=f"{self.path}:{line} {key}", line=line)
+            where = f"{self.path}:{line} {key}"
+            self.problems += put_key(document, key, value, said=where, line=where)
         document.value.setdefault("data", {}).setdefault("test_seed", self._first)
         return document
 
@@ -184,20 +186,25 @@ def _ways(path: Path, document: Document, matrix: Matrix, problems: list[Problem
             if not value and section == "axes":
                 where = f"{path}:{document.lines.get((section, name), 1)} axes.{name}"
                 problems.append(Problem(where, "has no values."))
+    for name in matrix.axes:
+        if any(name in keys for keys in matrix.contestants.values()):
+            where = f"{path}:{document.lines.get(('axes', name), 1)} {name}"
+            problems.append(Problem(where, "is set by both contestants and axes.", "Leave it to one of them."))
     own = [keys.get("model") for keys in matrix.contestants.values()]
     if not matrix.models and not matrix.served and not (own and all(own)):
         problems.append(Problem(str(path), "names no model.", "Give `models:`, or `served:`."))
     named = matrix.contestants or {"": {}}
     for name, keys in named.items():
         models = [keys["model"]] if "model" in keys else matrix.models
-        line = document.lines.get(("contestants", name), document.lines.get(("axes",), 1))
+        lines = {key: document.lines.get(("contestants", name, key), 1) for key in keys}
+        lines |= {key: document.lines.get(("axes", key), 1) for key in matrix.axes}
         for model, values in itertools.product(models, itertools.product(*matrix.axes.values())):
             axes = dict(zip(matrix.axes, values, strict=True))
             label = _label(model)
             said = label.lower() in name.lower()  # else a way alone, "rank 4", reads like a place
             words = [*([] if said else [label]), *([name] if name else []), *_words(matrix, axes)]
             changed = {key: value for key, value in keys.items() if key != "model"}
-            yield _Way(model, ", ".join(words), {**changed, **axes}, line)
+            yield _Way(model, ", ".join(words), {**changed, **axes}, lines)
 
 
 def _words(matrix: Matrix, axes: Mapping[str, Any]) -> list[str]:
