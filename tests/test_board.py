@@ -15,7 +15,9 @@ import numpy as np
 import pandas
 import pytest
 from study_store import Made, put_study
+from typer.testing import CliRunner
 
+from slimtune.cli import app
 from slimtune.errors import UserError
 from slimtune.files import read_json, write_json
 from slimtune.report.board import CellLine
@@ -73,6 +75,23 @@ def table(board, name):
 
 
 # what it says
+
+
+def test_evaluate_says_of_a_study_and_of_a_cell_which_run_to_give(tmp_path):
+    states = {("small, r 8", "trec", 0): "waiting"}
+    store = put_study(tmp_path / "mine", replace(SMALL, states=states))
+    done = sorted((cell for cell in read_study(store).cells if cell.state == "done"), key=lambda cell: cell.folder)
+    waiting = next(cell for cell in read_study(store).cells if cell.state == "waiting")
+    run, other = (cell.folder / cell.result["attempt"] for cell in done[:2])
+    for folder in (run, other):
+        write_json(folder / "recipe.json", {})
+    for folder, said in (
+        (store, f"mine is a study, not a run. Give the folder of one of its 2 runs, such as: {run}"),
+        (done[0].folder, f"is a cell of a study, not a run. Give the folder of its run: {run}"),
+        (waiting.folder, "is a cell of a study, and no trained run is done in it."),
+    ):
+        result = CliRunner().invoke(app, ["evaluate", str(folder)])
+        assert isinstance(result.exception, UserError) and str(result.exception).endswith(said)
 
 
 @pytest.mark.parametrize(("exit_code", "state"), [(75, "waiting"), (2, "failed")])

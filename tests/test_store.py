@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from typer.testing import CliRunner
 
+from slimtune.cli import app
 from slimtune.errors import UserError
 from slimtune.files import read_json, write_json
 from slimtune.sweep.store import (
@@ -159,3 +161,12 @@ def test_a_stop_and_a_service_that_is_away_are_never_final(store, exit_code):
 def test_where_there_is_no_study_it_says_how_to_begin_one(tmp_path):
     with pytest.raises(UserError, match="slimtune sweep run MATRIX --store"):
         read_study(tmp_path)
+
+
+@pytest.mark.parametrize("words", [["rank", "mine"], ["rank", "mine.yaml"], ["sweep", "status", "mine"]])
+def test_a_study_named_by_its_matrix_is_found_for_the_reader(tmp_path, monkeypatch, words):
+    monkeypatch.chdir(tmp_path)
+    Path("mine.yaml").write_text("tasks: [trec]")
+    write_matrix(Path("sweeps/mine"), "mine", [])
+    result = CliRunner().invoke(app, words)
+    assert str(result.exception) == f"There is no study in {words[-1]}. Did you mean sweeps/mine?"

@@ -10,7 +10,8 @@ from slimtune.errors import SlimtuneError
 from slimtune.gpus import GPUS, detect_gpu
 from slimtune.sweep.advice import evidence, headline, memory, near, serving, unknown
 from slimtune.sweep.recommend import Recommendation, Wish, recommend
-from slimtune.sweep.studies import SWEEPS, list_studies
+from slimtune.sweep.store import SWEEPS
+from slimtune.sweep.studies import list_studies
 from slimtune.tasks.kinds import KINDS
 
 _SIZES = (

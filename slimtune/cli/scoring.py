@@ -42,6 +42,7 @@ def evaluate(
     from slimtune.answering import score_served
     from slimtune.check import checked_task
     from slimtune.pipeline import evaluate_target
+    from slimtune.sweep.studies import refuse_study
 
     given = Given(base_url, key_env, concurrency, longest, budget, price_in, price_out)
     console, served = Console(), served_model(target, given)
@@ -51,6 +52,7 @@ def evaluate(
             asked = checked_task(None, task_name=task, rows=rows, data_dir=data)
             folder, evaluation = score_served(served, asked, **heard)
         else:
+            refuse_study(Path(target))
             folder, evaluation = evaluate_target(target, task_name=task, rows=rows, data_dir=data, **heard)
     screen.show_evaluation(console, evaluation, folder)
 

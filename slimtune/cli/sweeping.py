@@ -119,7 +119,7 @@ def _cells(matrix: str, data: Path | None) -> tuple[Path, Sequence[Any]]:
 
 
 def _store(path: Path) -> Path:
-    from slimtune.sweep.studies import SWEEPS
+    from slimtune.sweep.store import SWEEPS
 
     return SWEEPS / path.stem
 

@@ -23,6 +23,8 @@ from slimtune.runs import holder
 from slimtune.status import STATUS
 
 SCHEMA = 1
+SWEEPS = Path("sweeps")  # where studies lie unless told otherwise
+_BEGIN = "slimtune sweep run MATRIX --store"
 MATRIX = "matrix.json"
 RESULT, FAILED = "result.json", "failed.json"
 SIDES = ("base", "few_shot", "tuned", "teacher", "served")
@@ -92,9 +94,9 @@ def read_study(store: Path) -> Study:
     try:
         matrix = read_json(store / MATRIX)
     except (FileNotFoundError, NotADirectoryError):
-        raise UserError(
-            f"There is no study in {store}. `slimtune sweep run MATRIX --store {store}` begins one."
-        ) from None
+        near = SWEEPS / store.stem
+        what = f"Did you mean {near}?" if (near / MATRIX).is_file() else f"`{_BEGIN} {store}` begins one."
+        raise UserError(f"There is no study in {store}. {what}") from None
     asked = [entry["cell"] for entry in matrix["cells"]]
     there = {path.parent.name for path in store.glob("cells/*/cell.json")}
     cells = tuple(read_cell(store, entry) for entry in matrix["cells"])

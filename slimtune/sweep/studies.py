@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 
 from slimtune.errors import UserError, unknown_name
+from slimtune.files import read_json
 from slimtune.report.board import Board
 from slimtune.sweep.leaderboard import make_board
-from slimtune.sweep.store import MATRIX, Study, read_study
+from slimtune.sweep.store import MATRIX, RESULT, SWEEPS, Study, read_study
 
-SWEEPS = Path("sweeps")  # where studies lie unless told otherwise
 SEED = 20261129  # of the resampling: the same store gives the same figures
 
 
@@ -54,3 +54,19 @@ def attempt_of(study: Study, fingerprint: str) -> Path:
         what = f"{cell.contestant} on {cell.task}, seed {cell.seed}, has no result: it is {cell.state}."
         raise kind(f"{what} {cell.why}".rstrip())
     return cell.folder / cell.result["attempt"]
+
+
+def refuse_study(folder: Path) -> None:
+    """Raises UserError where a folder that should be a run's is a study's or a cell's, and says which to give."""
+    if (folder / MATRIX).is_file():
+        what, results = "study", sorted(folder.glob(f"cells/*/{RESULT}"))
+    elif (folder / "cell.json").is_file():
+        what, results = "cell of a study", [path for path in (folder / RESULT,) if path.is_file()]
+    else:
+        return
+    runs = [path.parent / read_json(path)["attempt"] for path in results]
+    trained = [run for run in runs if (run / "recipe.json").is_file()]
+    if not trained:
+        raise UserError(f"{folder} is a {what}, and no trained run is done in it.")
+    which = "its run" if len(trained) == 1 else f"one of its {len(trained):,} runs, such as"
+    raise UserError(f"{folder} is a {what}, not a run. Give the folder of {which}: {trained[0]}")
