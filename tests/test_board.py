@@ -205,6 +205,16 @@ def test_cards_that_differ_are_said(store):
 # what is missing
 
 
+def test_a_model_whose_files_moved_during_a_study_is_named(tmp_path):
+    made = put_study(tmp_path / "study", replace(SMALL, tasks=TASKS[:2], seeds=(0,)))
+    for number, cell in enumerate(one for one in read_study(made).cells if one.model == "qwen3-0.6b"):
+        result = read_json(cell.folder / "result.json")
+        result["environment"]["model"] = {"digest": f"{number:064d}"}
+        write_json(cell.folder / "result.json", result)
+    said = " ".join(board_of(made).remarks)
+    assert "The files of qwen3-0.6b were not the same in all cells" in said and "smollm2" not in said
+
+
 def test_what_is_to_be_said_of_a_models_weights_is_said_beside_its_scores(tmp_path):
     made = put_study(tmp_path / "study", replace(SMALL, tasks=TASKS[:1], seeds=(0,)))
     for name, label in (("small, r 8", "Small"), ("large, r 64", "Large")):

@@ -171,10 +171,21 @@ def _remarks(grid: Grid, block: Block, noise: SeedNoise | None, incomplete: bool
     if noise is None and any("tuned" in entry.sides for entry in grid.entries.values()):
         lines.append("One seed a cell: how much of a difference is the luck of training is not known.")
     where = {ran_on(cell) for entry in grid.entries.values() for cell in entry.done if "tuned" in cell.result["sides"]}
-    lines += [*_notes(grid), *_other_rows(grid)]
+    lines += [*_notes(grid), *_moved(grid), *_other_rows(grid)]
     if len(where) > 1:
         lines.append(f"The cells did not all run alike, and scores may differ for that: {'; '.join(sorted(where))}.")
     return tuple(lines)
+
+
+def _moved(grid: Grid) -> list[str]:
+    """The models whose files were not the same in all cells: a repository without a pinned revision moves on."""
+    digests: dict[str, set[str]] = {}
+    for cell in (cell for entry in grid.entries.values() for cell in entry.done):
+        model = section(cell.result["environment"], "model")
+        if model.get("digest"):
+            digests.setdefault(cell.model, set()).add(str(model["digest"]))
+    moved = sorted(model for model, found in digests.items() if len(found) > 1)
+    return [f"The files of {clean(model)} were not the same in all cells: pin its `revision`." for model in moved]
 
 
 def _other_rows(grid: Grid) -> list[str]:
