@@ -1,6 +1,6 @@
 """Numbers and mistakes in plain words."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from slimtune.errors import did_you_mean
@@ -26,6 +26,11 @@ _LIMITS = {
 def counted(number: int, noun: str) -> str:
     """A number with its noun: "1 test row", "1,200 test rows"."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names in a sentence: "a", "a and b", "a, b and c"."""
+    return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
 
 
 def detectable_words(rows: int, difference: float) -> str:

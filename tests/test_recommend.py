@@ -93,7 +93,8 @@ def test_without_own_cells_printed_ranks_lead_and_it_says_so():
     found = recommend(Wish(kind="classification", gpu="t4", max_params="2B", context="4k"))
     assert names(found)[:2] == ["Qwen3-1.7B", "Qwen3-0.6B"]
     assert headline(found).startswith(
-        "Take Qwen3-1.7B for classification tasks on the T4; Qwen3-0.6B is not told apart"
+        "Take Qwen3-1.7B for classification tasks on the T4; Qwen3-0.6B (49% of the price to serve, estimated) is "
+        "not told apart from it by the printed intervals."
     )
     assert all(one.spec.params_total <= 2e9 and one.line.plan.longest_row_tokens == 4096 for one in found.ranked)
     said = " ".join(unknown(found))
@@ -117,7 +118,7 @@ def test_a_tie_is_said_with_its_price_and_the_rows_that_would_part_it(store):
     second, third = found.ranked[1:3]
     assert second.tied and second.difference.low < 0 < second.difference.high
     assert re.search(
-        r"; SmolLM2-135M, r 64 is statistically tied and \d+% of the price to serve \(estimated\)", headline(found)
+        r"; SmolLM2-135M, r 64 \(\d+% of the price to serve, estimated\) is statistically tied with it", headline(found)
     )
     assert f"about {second.separation.more:,} more test rows would part them" in evidence(second, found)
     assert second.separation.more > 0 and not third.tied and evidence(third, found).endswith("to the first: behind")
@@ -206,7 +207,30 @@ def test_a_month_is_priced_and_set_against_what_the_teacher_cost(store):
     assert "1 card around the clock, $248.20 at $0.34 an hour" in own
     assert "A service at $200.00 a million: $1,000.00. One card beats it from 1,241,000 requests a month on" in service
     assert "no own cell tells what one costs" in monthly(found, 5_000_000, None)[1]
-    assert "not known" in monthly(recommend(Wish(kind="qa", gpu="t4")), 1000, 0.001)[0]
+
+
+def test_a_month_without_a_cost_says_what_is_lacking_and_a_price_can_be_given():
+    (lacking,) = monthly(recommend(Wish(kind="qa", gpu="t4")), 1000, 0.001)
+    assert "no hourly price of a T4 is known here (give --usd-per-hour) and Qwen3-8B has no throughput" in lacking
+    (lacking,) = monthly(recommend(Wish(kind="qa", gpu="t4", usd_per_hour=0.5)), 1000, 0.001)
+    assert "price" not in lacking and "16-bit weights leave no room to serve on a T4" in lacking
+    small = Wish(kind="qa", gpu="t4", max_params="2B")
+    (lacking,) = monthly(recommend(small), 1000, 0.001)
+    assert lacking.endswith("not known: no hourly price of a T4 is known here (give --usd-per-hour).")
+    given = recommend(replace(small, usd_per_hour=0.5))
+    assert "at $0.50 an hour" in monthly(given, 1000, 0.001)[0] and "a million requests" in serving(given.ranked[0])
+    assert "$0.50 an hour for the card is what was given." in unknown(given)
+    for price in (0, -1, float("nan"), float("inf")):
+        with pytest.raises(UserError, match="--usd-per-hour has to be"):
+            recommend(replace(small, usd_per_hour=price))
+
+
+def test_ties_are_said_once_and_who_can_be_served_where_the_first_cannot():
+    assert headline(recommend(Wish(kind="qa", gpu="t4"))) == (
+        "Take Qwen3-8B for qa tasks on the T4; its 16-bit weights leave no room to serve it there, where "
+        "Qwen3-4B-Instruct-2507, tied with it, can be served; Qwen3-4B-Instruct-2507, Llama-3.2-3B-Instruct, "
+        "Llama-3.1-8B-Instruct and 2 more are not told apart from it by the printed intervals."
+    )
 
 
 def test_the_same_question_has_the_same_answer(store):

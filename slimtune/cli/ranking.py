@@ -39,6 +39,9 @@ def recommend(
     max_params: Annotated[str | None, typer.Option("--max-params", metavar="2B", help="The largest model.")] = None,
     context: Annotated[str | None, typer.Option("--context", help="Tokens of a row, e.g. 4k. Default: 2k.")] = None,
     store: Annotated[Path | None, typer.Option("--store", metavar="DIR", help="A study of your own.")] = None,
+    usd_per_hour: Annotated[
+        float | None, typer.Option("--usd-per-hour", help="What the card costs an hour, where it is known better.")
+    ] = None,
     per_month: Annotated[int | None, typer.Option("--per-month", min=1, help="Requests a month, for the cost.")] = None,
     api_usd_per_m: Annotated[
         float | None,
@@ -55,7 +58,7 @@ def recommend(
 
     if api_usd_per_m is not None and per_month is None:
         raise UserError("--api-usd-per-m goes with --per-month: how many requests a month it is.")
-    found = answer(Wish(task, kind, gpu, max_params, context, store))
+    found = answer(Wish(task, kind, gpu, max_params, context, store, usd_per_hour))
     price = api_usd_per_m / MILLION if api_usd_per_m else found.usd_a_request
     months = monthly(found, per_month, price) if per_month else ()
     screen_recommend.show_recommendation(Console(), found, months)

@@ -8,7 +8,7 @@ from slimtune.plan.cost import HOURS_A_MONTH, MILLION, break_even
 from slimtune.published import published_edition
 from slimtune.report.text import signed, usd
 from slimtune.sweep.recommend import Candidate, Recommendation
-from slimtune.wording import counted
+from slimtune.wording import counted, listed
 
 _MOST_NAMED = 3
 _NEAR = {
@@ -27,10 +27,13 @@ def headline(found: Recommendation) -> str:
         return f"{idle}Nothing speaks for one: no rank is printed of a model that fits the {found.card.name}."
     parts = [f"{idle}Take {first.name} for {found.about} on the {found.card.name}"]
     tied = [one for one in found.ranked[1:] if one.tied]
-    word = "statistically tied" if first.score else "not told apart from it by the printed intervals"
-    parts += [f"{one.name} is {word}{_dearer(first, one)}" for one in tied[:_MOST_NAMED]]
-    if len(tied) > _MOST_NAMED:
-        parts.append(f"{len(tied) - _MOST_NAMED} more are tied")
+    if found.spec and first.speed is None:
+        parts.append(_unserved(tied))
+    if tied:
+        names = [f"{one.name}{_dearer(first, one)}" for one in tied[:_MOST_NAMED]]
+        names += [f"{len(tied) - _MOST_NAMED} more"] if len(tied) > _MOST_NAMED else []
+        word = "statistically tied with it" if first.score else "not told apart from it by the printed intervals"
+        parts.append(f"{listed(names)} {'is' if len(tied) == 1 else 'are'} {word}")
     short = [one for one in found.unfit if one.printed and one.line.longest_context]
     parts += [f"{one.name} fits only up to {_k(one.line.longest_context)} tokens" for one in short[:_MOST_NAMED]]
     return "; ".join(parts) + "."
@@ -79,7 +82,7 @@ def monthly(found: Recommendation, requests: int, api_usd_a_request: float | Non
     """What so many requests a month take with the first choice, and from how many on that beats a service."""
     first = found.ranked[0] if found.ranked else None
     if first is None or first.serving is None:
-        return ("What a month costs is not known: the card has no price here, or the model no throughput.",)
+        return (f"What a month costs is not known: {_uncosted(first, found)}",)
     hourly, cost = found.hourly_usd, first.serving
     seconds = HOURS_A_MONTH * 3600 * cost.utilisation
     cards = [math.ceil(requests / (rate * seconds)) for rate in (cost.throughput.high, cost.throughput.low)]
@@ -120,10 +123,8 @@ def unknown(found: Recommendation) -> tuple[str, ...]:
         lines.append(f"How long requests are: {about} are assumed.")
     if any(one.speed and not one.speed.measured for one in found.ranked):
         lines.append("Speed and cost of serving are estimated from the card's data sheet, not measured.")
-    if any(one.serving for one in found.ranked):
-        lines.append(f"Prices of cards are of {PRICES_AS_OF}.")
-    elif found.ranked:
-        lines.append(f"No hourly price of a {found.card.name} is known here, so there are no dollars.")
+    if found.ranked:
+        lines.append(_priced_by(found))
     if found.untold:
         lines.append(f"They fit, and neither own cells nor printed ranks tell of them: {_named(found.untold)}.")
     return tuple(lines)
@@ -146,6 +147,35 @@ def _idle(found: Recommendation) -> str:
     tasks, more = ", ".join(found.evidence.tasks), len(own) - _MOST_NAMED
     names = f"{_named(own[:_MOST_NAMED])}{f' and {more} more' if more > 0 else ''}"
     return f"No own contestant clearly gained from tuning on {tasks} ({names}). "
+
+
+def _unserved(tied: Sequence[Candidate]) -> str:
+    """Of a first choice that the card trains and cannot serve: which of those tied with it it can."""
+    can = next((one for one in tied if one.speed), None)
+    other = f", where {can.name}, tied with it, can be served" if can else ""
+    return f"its 16-bit weights leave no room to serve it there{other}"
+
+
+def _uncosted(first: Candidate | None, found: Recommendation) -> str:
+    """What there is no month's cost for want of: a choice, a price, a throughput."""
+    if first is None:
+        return "nothing is recommended."
+    lacking, card = [], found.card.name
+    if found.hourly_usd is None:
+        lacking.append(f"no hourly price of a {card} is known here (give --usd-per-hour)")
+    if first.speed is None:
+        why = f"16-bit weights leave no room to serve on a {card}" if found.spec else f"a {card} is not listed"
+        lacking.append(f"{first.name} has no throughput ({why})")
+    return f"{listed(lacking)}."
+
+
+def _priced_by(found: Recommendation) -> str:
+    """Where the dollars come from."""
+    if found.hourly_usd is None:
+        return f"No hourly price of a {found.card.name} is known here, so there are no dollars."
+    if found.spec and found.spec.hourly_usd == found.hourly_usd:
+        return f"Prices of cards are of {PRICES_AS_OF}."
+    return f"${found.hourly_usd:.2f} an hour for the card is what was given."
 
 
 def _gained(one: Candidate) -> str:
@@ -174,10 +204,10 @@ def _dearer(first: Candidate, one: Candidate) -> str:
     if first.speed is None or one.speed is None or first.speed.measured != one.speed.measured:
         return ""
     ratio, how = first.speed.high / one.speed.high, "measured" if one.speed.measured else "estimated"
-    words = (
-        "about as dear" if 0.9 <= ratio <= 1.1 else f"{ratio:.0%} of the price" if ratio < 2 else f"{ratio:.1f} times"
-    )
-    return f" and {words} to serve ({how})" if ratio < 2 else f" and {words} as dear to serve ({how})"
+    if 0.9 <= ratio <= 1.1:
+        return f" (about as dear to serve, {how})"
+    words = f"{ratio:.0%} of the price" if ratio < 2 else f"{ratio:.1f} times as dear"
+    return f" ({words} to serve, {how})"
 
 
 def _reached(certain: bool, possible: bool) -> str:

@@ -4,6 +4,7 @@ Nothing is drawn at random but the resampling of the paired differences, with a 
 same store gets the same answer. It says what it does not know.
 """
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -50,6 +51,7 @@ class Wish:
     max_params: str | None = None
     context: str | None = None
     store: Path | None = None
+    usd_per_hour: float | None = None
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,11 @@ class Recommendation:
     assumed_request: bool
     usd_a_request: float | None
 
+    @property
+    def spec(self) -> GpuSpec | None:
+        """The card's data sheet; None where it is not listed."""
+        return _sheet(self.card)
+
 
 def recommend(wish: Wish) -> Recommendation:
     """The answer. Raises UserError for a card, task, kind, size or store there is not, and where no card is known."""
@@ -114,12 +121,14 @@ def recommend(wish: Wish) -> Recommendation:
     lines = {key: line_of(spec, card, _load(context)) for key, spec in specs.items()}
     own = _own(grid, wish.task, kind, lines)
     request = _request(grid, own)
-    known = card.spec if isinstance(card, DetectedGpu) else card
+    known = _sheet(card)
+    hourly = _hourly(wish.usd_per_hour, known)
     pairs = _candidates(grid, own, lines)
-    priced = [_priced(one, known, _measured_speed(grid, own, one, known), request or _ASSUMED) for one in pairs]
+    speeds = [_speed(grid, own, one, known, request or _ASSUMED) for one in pairs]
+    priced = [_priced(one, speed, hourly) for one, speed in zip(pairs, speeds, strict=True)]
     return Recommendation(
         card=card,
-        hourly_usd=known.hourly_usd if known else None,
+        hourly_usd=hourly,
         context_tokens=context,
         about=clean(wish.task or "") or (f"{kind} tasks" if kind else "any task"),
         ranked=tuple(one for one in priced if one.fits and (one.score or one.printed)),
@@ -131,6 +140,19 @@ def recommend(wish: Wish) -> Recommendation:
         assumed_request=request is None,
         usd_a_request=teacher_usd(grid) if grid else None,
     )
+
+
+def _sheet(card: Card) -> GpuSpec | None:
+    return card.spec if isinstance(card, DetectedGpu) else card
+
+
+def _hourly(given: float | None, card: GpuSpec | None) -> float | None:
+    """Dollars an hour: what was given, else what is known of the card. Raises UserError for no price at all."""
+    if given is None:
+        return card.hourly_usd if card else None
+    if not 0 < given < math.inf:
+        raise UserError(f"--usd-per-hour has to be a price above 0, not {given}.")
+    return given
 
 
 def read_params(text: str) -> int:
@@ -241,9 +263,9 @@ def _request(grid: Grid | None, own: Evidence | None) -> Request | None:
     return request_of(grid, max(own.pooled, key=lambda name: (own.pooled[name].value, name)), own.tasks)
 
 
-def _measured_speed(grid: Grid | None, own: Evidence | None, one: Candidate, card: GpuSpec | None) -> Throughput | None:
+def _measured_speed(grid: Grid | None, own: Evidence | None, one: Candidate, card: GpuSpec) -> Throughput | None:
     """Rows a second of its own scoring, where all of it ran on this very card."""
-    if grid is None or own is None or one.score is None or card is None:
+    if grid is None or own is None or one.score is None:
         return None
     results = [cell.result for task in own.tasks for cell in grid.entries[one.name, task].done]
     if any(find_gpu(str(result["environment"].get("gpu") or "")) is not card for result in results):
@@ -253,9 +275,15 @@ def _measured_speed(grid: Grid | None, own: Evidence | None, one: Candidate, car
     return Throughput(mean, mean, f"measured on {card.name} while scoring, without a server", True) if mean else None
 
 
-def _priced(one: Candidate, card: GpuSpec | None, measured: Throughput | None, request: Request) -> Candidate:
+def _speed(
+    grid: Grid | None, own: Evidence | None, one: Candidate, card: GpuSpec | None, request: Request
+) -> Throughput | None:
+    """As it was measured, else as it is estimated; None where the card is not listed or cannot serve it."""
     if card is None:
-        return one
-    speed = measured or estimate_throughput(one.spec, card, request)
-    price = serving_cost(card.hourly_usd, speed, utilisation=UTILISATION) if speed and card.hourly_usd else None
+        return None
+    return _measured_speed(grid, own, one, card) or estimate_throughput(one.spec, card, request)
+
+
+def _priced(one: Candidate, speed: Throughput | None, hourly_usd: float | None) -> Candidate:
+    price = serving_cost(hourly_usd, speed, utilisation=UTILISATION) if speed and hourly_usd else None
     return replace(one, speed=speed, serving=price)
