@@ -10,6 +10,7 @@ from rich.text import Text
 
 from slimtune.report.board import Board, RankTable
 from slimtune.report.text import percent
+from slimtune.wording import counted
 
 _FULLEST = 6  # tasks that fit a terminal with their scores; more are in the files
 
@@ -45,7 +46,7 @@ def _show_scores(console: Console, board: Board) -> None:
     rows = [(name, *(_score(board, name, task) for task in tasks)) for name in board.contestants]
     _show_cells(console, "Scores, tuned", ("", *tasks), rows)
     if len(board.tasks) > len(tasks):
-        _say(console, f"{len(board.tasks) - len(tasks)} more tasks are in the files.", "dim")
+        _say(console, f"In the files: {counted(len(board.tasks) - len(tasks), 'more task')}.", "dim")
 
 
 def _score(board: Board, name: str, task: str) -> str:

@@ -270,7 +270,22 @@ def test_a_study_that_has_just_begun_ranks_two_over_the_task_they_share_and_one_
     assert found.headline.startswith("b leads over 1 task: mean rank 1.00 of 2")
     assert any("Not ranked, for want of a score: trec (no score of b)" in line for line in found.remarks)
     alone = board_of(put_study(tmp_path / "one", replace(begun, states={("b", task, 0): "waiting" for task in TASKS})))
-    assert alone.headline == "Nothing to rank yet: a alone has tuned scores (2 tasks)."
+    assert alone.headline == "Only a is ranked, over 2 tasks: there is nothing to compare it with."
+
+
+def test_who_has_the_same_ranks_is_level_and_nobody_leads(tmp_path):
+    level = Made({"a": 1.5, "b": 1.5}, TASKS[:1])  # all right, both
+    store = put_study(tmp_path / "two", level)
+    found = board_of(store)
+    assert found.headline == "a and b are level over 1 task: mean rank 1.50 of 2."
+    assert "2 contestants, 1 task. Cells:" in text(write_board(found, store / "leaderboard")["markdown"])
+    three = board_of(put_study(tmp_path / "three", replace(level, contestants={"a": 1.5, "b": 1.5, "c": 0.3})))
+    assert three.headline == "a and b are level over 1 task: mean rank 1.50 of 3 each."
+    more = replace(level, contestants={"a": 1.5, "b": 1.5, "c": 0.3}, tasks=TASKS)
+    assert board_of(put_study(tmp_path / "more", more)).headline == (
+        "a and b are level over 3 tasks: mean rank 1.50 of 3 each. By ranks alone, none of the others can be told "
+        "apart from them."
+    )
 
 
 def test_incomplete_ranks_are_asked_for_and_carry_a_footnote(holed):

@@ -10,10 +10,12 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from slimtune.report import text
+from slimtune.wording import counted
 
 TEMPLATES = Path(__file__).parent / "templates"
 _TICKED = re.compile(r"`([^`\n]+)`")
 _FORMATS = {
+    "counted": counted,
     "percent": text.percent,
     "integer": text.integer,
     "duration": text.duration,

@@ -5,6 +5,7 @@ versus      students against teachers          spent      cost, memory, speed
 lines       each cell, with all its figures    beside_published    what others printed
 """
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,6 +23,7 @@ from slimtune.sweep.ranking import rank_tables, ranked_block
 from slimtune.sweep.spent import cost_remarks, ran_on, spent
 from slimtune.sweep.store import SIDES, Study
 from slimtune.sweep.versus import against_teachers, summaries
+from slimtune.wording import counted, listed
 
 _RANKS = (
     "A rank depends on who else is ranked: add weak contestants, and the leaders' ranks tighten. Intervals of mean "
@@ -142,20 +144,28 @@ def _headline(tables: Sequence[RankTable], grid: Grid) -> str:
         return "Nothing to rank yet: no contestant has a tuned score on a task that the others have too."
     table = tables[0]
     first = table.standings[0]
-    over = f"{first.tasks} task{'' if first.tasks == 1 else 's'}"
+    over = counted(first.tasks, "task")
     if len(table.standings) == 1:
-        return f"Nothing to rank yet: {first.contestant} alone has tuned scores ({over})."
-    said = f"{first.contestant} leads over {over}: mean rank {first.mean_rank:.2f} of {len(table.standings)}"
-    if first.p_best is not None:
+        return f"Only {first.contestant} is ranked, over {over}: there is nothing to compare it with."
+    level = [one.contestant for one in table.standings if math.isclose(one.mean_rank, first.mean_rank)]
+    who = f"{first.contestant} leads" if len(level) == 1 else f"{listed(level)} are level"
+    said = f"{who} over {over}: mean rank {first.mean_rank:.2f} of {len(table.standings)}"
+    if len(level) == len(table.standings):
+        return f"{said}."
+    if len(level) > 1:
+        said += " each"
+    elif first.p_best is not None:
         said += f", first in {first.p_best:.0%} of the draws"
-    near = [one.contestant for one in table.standings[1:] if _close(table, first.contestant, one.contestant)]
+    behind = table.standings[len(level) :]
+    near = [one.contestant for one in behind if _close(table, first.contestant, one.contestant)]
+    them = "it" if len(level) == 1 else "them"
     if table.critical_difference is None:
         return f"{said}."
     if not near:
         return f"{said}; every other is further away than the critical difference."
-    if len(near) == len(table.standings) - 1:
-        return f"{said}. By ranks alone, none of the others can be told apart from it."
-    return f"{said}. By ranks alone, it cannot be told apart from {', '.join(near)}."
+    if len(near) == len(behind):
+        return f"{said}. By ranks alone, none of the others can be told apart from {them}."
+    return f"{said}. By ranks alone, {listed(near)} cannot be told apart from {them}."
 
 
 def _close(table: RankTable, first: str, other: str) -> bool:

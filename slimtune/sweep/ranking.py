@@ -19,6 +19,7 @@ from slimtune.stats import (
     tunability,
 )
 from slimtune.sweep.gather import Grid
+from slimtune.wording import counted
 
 _NAMES = {"base": "zero-shot", "few_shot": "few-shot"}
 
@@ -157,7 +158,9 @@ def _incomplete_tables(grid: Grid) -> tuple[RankTable, ...]:
         for at, row, own in zip(there, mean_ranks(scores, incomplete=True), scores, strict=True)
     ]  # fmt: skip
     about = "Mean rank of the tuned models' scores, each over the tasks that it has, 1 being the best."
-    counts = "; ".join(f"{one.contestant}: {one.tasks} of {len(grid.tasks)} tasks" for one in _ordered(standings))
+    counts = "; ".join(
+        f"{one.contestant}: {one.tasks} of {counted(len(grid.tasks), 'task')}" for one in _ordered(standings)
+    )
     footnotes = (
         f"Cells are missing, so these ranks are not over the same tasks ({counts}) and do not compare like with like. "
         "Without --incomplete, only contestants and tasks with every cell are ranked.",
