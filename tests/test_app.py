@@ -330,7 +330,7 @@ HOSTILE = (
 def test_whatever_is_sent_to_the_form_the_answer_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import gradio as gr
 
-    from slimtune.app import plan_tab, results_tab, runs_tab, try_tab
+    from slimtune.app import answers_view, plan_tab, results_tab, runs_tab, try_tab
     from slimtune.app.form import build_form
     from slimtune.draft import starting_drafts
 
@@ -355,7 +355,9 @@ def test_whatever_is_sent_to_the_form_the_answer_is_a_sentence(tmp_path: Path, m
             runs_tab._show(name)
         assert "There is no run" in results_tab._show(name)[0]
         assert "There is no run" in runs_tab._do(print, name, "done")
-        assert isinstance(results_tab._answers(None, value, value, value, value), str)
+        for run in (None, name):
+            shown = answers_view._shown(results_tab._folder, "Nothing.", run, value, value, value, value)
+            assert "Nothing." in shown if run is None else "There is no run" in shown
         with pytest.raises(UserError):
             try_tab._tools("[" * 200_000)
     assert not (tmp_path / "runs").exists() or not list((tmp_path / "runs").iterdir())

@@ -349,7 +349,7 @@ def test_a_command_that_fails_fails_its_cell(tmp_path: Path, shell: Shell) -> No
     with Reader(NOTEBOOKS[0], tmp_path, shell, RECIPE="smollm2-banking77", CHANGES="--set train.epoch=1") as reader:
         cells = reader.cells()
         assert next(cells) == "parameters"
-        with pytest.raises(CellExecutionError, match="Did you mean 'epochs'"):
+        with pytest.raises(CellExecutionError, match=r"Did you mean 'train\.epochs'"):
             next(cells)
 
 

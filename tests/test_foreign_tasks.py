@@ -1,5 +1,6 @@
 """Tasks whose rows come from elsewhere: distil labs' job folders as they are, and a repository on the hub."""
 
+import hashlib
 import json
 import os
 import subprocess
@@ -154,7 +155,11 @@ class Hub(BaseHTTPRequestHandler):
         revision, _, name = rest.partition("/")
         data = self.files.get(f"{repository}/{name}") if REVISIONS.get(repository) == revision else None
         self.send_response(200 if data else 404)
-        headers = {"X-Repo-Commit": revision, "Content-Length": str(len(data or b"")), "ETag": f'"{name[-20:]}"'}
+        headers = {
+            "X-Repo-Commit": revision,
+            "Content-Length": str(len(data or b"")),
+            "ETag": f'"{hashlib.sha256(data or b"").hexdigest()}"',
+        }
         if not data:
             headers["X-Error-Code"] = "EntryNotFound"
         for key, value in headers.items():

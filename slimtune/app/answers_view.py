@@ -1,6 +1,7 @@
 """Every answer of a run, filtered, searched and turned over page by page: a part of two tabs."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,19 +28,19 @@ def build(chosen: gr.Component, folder_of: FolderOf, *, prefix: str, none: str) 
             number = gr.Number(1, label="Page", precision=0, minimum=1, elem_id=f"{prefix}answers-page", min_width=90)
         answers = gr.HTML(elem_classes="slim-report", elem_id=f"{prefix}answer-rows")
     asked = [chosen, which, label, search, number]
-
-    def show(name: str | None, which: str, label: str, search: str, number: Any) -> str:
-        try:
-            folder = folder_of(name)
-            return sentence(none) if folder is None else _answers(folder, which, label, search, number)
-        except SlimtuneError as error:
-            return sentence(str(error), "bad")
-
     gr.on(
-        [component.change for component in asked], show, asked, answers, show_progress="hidden",
-        trigger_mode="always_last", api_name=False,
+        [component.change for component in asked], partial(_shown, folder_of, none), asked, answers,
+        show_progress="hidden", trigger_mode="always_last", api_name=False,
     )  # fmt: skip
     return label
+
+
+def _shown(folder_of: FolderOf, none: str, name: str | None, which: str, label: str, search: str, number: Any) -> str:
+    try:
+        folder = folder_of(name)
+        return sentence(none) if folder is None else _answers(folder, which, label, search, number)
+    except SlimtuneError as error:
+        return sentence(str(error), "bad")
 
 
 def label_choices(folder: Path) -> Any:

@@ -24,10 +24,14 @@ def build(tab: gr.Tab) -> None:
         chosen = gr.Dropdown([], label="Run", scale=4, min_width=260, elem_id="result", filterable=True)
         page = gr.DownloadButton("Report", scale=1, min_width=120, elem_id="download-report", interactive=False)
         adapter = gr.DownloadButton("Adapter", scale=1, min_width=120, elem_id="download-adapter", interactive=False)
-    label = answers_view.build(chosen, lambda name: jobs.find_run(name) if name else None, prefix="", none=_NONE)
+    label = answers_view.build(chosen, _folder, prefix="", none=_NONE)
     report = gr.HTML(elem_classes="slim-report", elem_id="report")
     gr.on([tab.select], _choices, chosen, chosen, show_progress="hidden", api_name=False)
     chosen.change(_show, chosen, [report, label, page, adapter], show_progress="minimal", api_name=False)
+
+
+def _folder(name: str | None) -> Path | None:
+    return jobs.find_run(name) if name else None
 
 
 def reported() -> list[str]:
