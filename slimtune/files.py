@@ -89,11 +89,10 @@ def write_json(path: Path, value: Any) -> None:
 def create_json(path: Path, value: Any) -> bool:
     """Put `value` at `path` whole if nothing is there, and say whether it was ours: of several processes and machines
     that try, one wins. Raises CannotWrite."""
-    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     whole = _temporary(path)
     with writing(path):
         try:
-            write_text(whole, text)
+            write_json(whole, value)
             os.link(whole, path)  # a link is refused where there is a file; a rename would replace it
             _sync(path.parent)
         except FileExistsError:

@@ -230,7 +230,7 @@ def measure(forecast: Forecast) -> Any:
 def _forecast(
     spec: ModelSpec, card: Card | None, plan: Plan, examples: float, row_tokens: float, yarn: Yarn | None
 ) -> Forecast:
-    setting, known = plan.setting, card.spec if isinstance(card, DetectedGpu) else card
+    setting, known = plan.setting, card.spec if card else None
     speed = estimate_speed(spec, setting, known, examples=examples, row_tokens_mean=row_tokens) if known else None
     disk = disk_gib(spec, setting, keep_checkpoints=_KEEP_CHECKPOINTS)
     return Forecast(spec, card, plan, speed, disk, ram_gib(spec, setting), yarn)

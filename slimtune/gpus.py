@@ -34,6 +34,11 @@ class GpuSpec:
     aliases: tuple[str, ...] = ()
 
     @property
+    def spec(self) -> "GpuSpec":
+        """Itself: a card that is detected names its data sheet so."""
+        return self
+
+    @property
     def bf16(self) -> bool:
         return self.capability >= (8, 0)
 

@@ -25,6 +25,7 @@ from slimtune.report import Report, read_report, write_report
 from slimtune.runs import Run, fingerprint, open_run, recipe_of
 from slimtune.status import Listener, telling
 from slimtune.steps import Steps
+from slimtune.steps.bench import Bench
 from slimtune.steps.teacher import teacher_due
 
 RUNS = Path("runs")  # where runs lie unless told otherwise
@@ -97,9 +98,8 @@ def _run(
         asked = prepared.recipe.as_json()
         if run.step("recipe.json", lambda: asked).get("teacher") != asked.get("teacher"):
             write_json(run.folder / "recipe.json", asked)
-        steps = Steps(
-            prepared, run, as_gpu=as_gpu, listener=told, should_stop=should_stop, shelf=shelf, command=command
-        )
+        bench = Bench(prepared, run, as_gpu=as_gpu, listener=told, shelf=shelf, command=command)
+        steps = Steps(bench, should_stop=should_stop)
         steps.greet()
         base = steps.base()
         few_shot = steps.few_shot()

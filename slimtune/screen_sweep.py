@@ -16,7 +16,7 @@ from slimtune.sweep.asked import Asked
 from slimtune.sweep.local import Ended
 from slimtune.sweep.outlook import Outlook
 from slimtune.sweep.progress import Progress, read_progress
-from slimtune.sweep.store import Cell
+from slimtune.sweep.store import MATRIX, Cell
 from slimtune.wording import counted
 
 _EVERY_S = 1.0
@@ -46,7 +46,7 @@ class Watch:
 
     def tick(self, *, now: bool = False) -> None:
         """Draw anew, if it is time."""
-        if (not now and time.monotonic() - self._drawn < _EVERY_S) or not (self.store / "matrix.json").is_file():
+        if (not now and time.monotonic() - self._drawn < _EVERY_S) or not (self.store / MATRIX).is_file():
             return
         self._drawn, progress = time.monotonic(), read_progress(self.store)
         if self._live:
@@ -55,7 +55,7 @@ class Watch:
             self._lines(progress)
 
     def _lines(self, progress: Progress) -> None:
-        done = progress.count("done")
+        done = progress.study.counts["done"]
         for cell in progress.study.cells:
             before = self._states.get(cell.fingerprint, "waiting")
             if cell.state != before and (cell.state != "waiting" or cell.why):
@@ -109,12 +109,12 @@ def _place(cells: Sequence[Cell]) -> Text:
 
 
 def _totals(progress: Progress) -> str:
-    states = ("done", "running", "waiting", "failed")
-    said = [f"{progress.count(state)} {state}" for state in states if progress.count(state) or state == "done"]
+    counts = progress.study.counts
+    said = [f"{count} {state}" for state, count in counts.items() if count or state == "done"]
     parts = [f"{', '.join(said)} of {counted(len(progress.study.cells), 'cell')}"]
     if progress.study.stale:
         parts.append(f"{counted(progress.study.stale, 'cell')} more in the store, no longer asked for")
-    if progress.left_s and progress.count("waiting") + progress.count("running"):
+    if progress.left_s and counts["waiting"] + counts["running"]:
         parts.append(f"about {_span(progress.left_s)} left on one machine")
     if progress.usd is not None:
         parts.append(f"{progress.usd:.2f} USD so far")

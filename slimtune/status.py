@@ -30,6 +30,14 @@ class Listener(Protocol):
     def progress(self, stage: str, done: int, total: int, detail: str = "") -> None: ...
 
 
+class Silent:
+    """A listener that nobody is behind: a run's folder has all it hears."""
+
+    def say(self, text: str) -> None: ...
+
+    def progress(self, stage: str, done: int, total: int, detail: str = "") -> None: ...
+
+
 @dataclass
 class Stage:
     """One part of the work, such as "Fine-tune". `seconds` counts from its `first` count, which is not 0 after a

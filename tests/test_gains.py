@@ -16,21 +16,19 @@ def rng(seed=0):
 def test_a_low_start_gains_most_and_a_high_one_may_still_remove_more_of_its_error():
     found = tunability(np.array([[0.2, 0.3], [0.9, 0.8]]), np.array([[0.6, 0.6], [0.99, 0.95]]))
     assert found.gain == pytest.approx(np.array([[0.4, 0.3], [0.09, 0.15]]))
-    assert found.share == pytest.approx(np.array([[0.5, 3 / 7], [0.9, 0.75]]))
+    assert found.error_removed == pytest.approx((13 / 28, 0.825))
     assert [row.mean for row in found.by_gain] == [1, 2]
-    assert [row.mean for row in found.by_share] == [2, 1]
 
 
 def test_a_base_without_errors_has_no_share_and_its_task_is_left_out_for_everybody():
     found = tunability(np.array([[1.0, 0.5], [0.5, 0.5]]), np.array([[0.9, 0.6], [0.6, 0.9]]))
-    assert math.isnan(found.share[0, 0]) and found.perfect == (0,)
-    assert [row.n for row in found.by_share] == [1, 1] and [row.n for row in found.by_gain] == [2, 2]
-    assert tunability(np.ones((2, 1)), np.ones((2, 1))).by_share is None
+    assert found.error_removed == pytest.approx((0.2, 0.8)) and [row.n for row in found.by_gain] == [2, 2]
+    assert tunability(np.ones((2, 1)), np.ones((2, 1))).error_removed is None
 
 
 def test_a_loss_is_a_negative_gain():
     found = tunability(np.array([[0.97], [0.5]]), np.array([[0.96], [0.6]]))
-    assert (found.gain[0, 0], found.share[0, 0]) == (pytest.approx(-0.01), pytest.approx(-1 / 3))
+    assert (found.gain[0, 0], found.error_removed[0]) == (pytest.approx(-0.01), pytest.approx(-1 / 3))
     assert [row.mean for row in found.by_gain] == [2, 1]
 
 

@@ -20,6 +20,7 @@ from slimtune.recipe import Judge as JudgeSection
 from slimtune.recipe import read_recipe
 from slimtune.scorers import get_scorer
 from slimtune.scorers.judge import INSTRUCTION, Judge, canaries, question, read_verdict
+from slimtune.status import Silent
 from slimtune.tasks import Task, get_task
 
 RIGHT, WRONG = "It says the same.\nVERDICT: RIGHT", "It says something else.\nVERDICT: WRONG"
@@ -190,14 +191,6 @@ def test_a_served_judge_is_asked_once_for_each_answer(tmp_path: Path) -> None:
         assert [score.value for score in judged.scores] == [1.0] * 4
         assert len(server.asked) == 7  # five canaries; two of the four answers are canaries themselves
     assert judged.facts["model"] == "judge-1" and judged.facts["answered_by"] == {"served-1": 7}
-
-
-class Silent:
-    def say(self, text: str) -> None:
-        pass
-
-    def progress(self, stage: str, done: int, total: int, detail: str = "") -> None:
-        pass
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from test_app import App, Page, axe, browser, pytestmark  # noqa: F401  the fixt
 from slimtune.app import leaderboard_tab
 from slimtune.errors import UserError
 from slimtune.files import read_json
-from slimtune.sweep.studies import attempt_of, list_studies, open_study, progress
+from slimtune.sweep.studies import attempt_of, how_far, list_studies, open_study
 
 TASKS = ("banking77", "voice_banking", "docs_contracts")
 WHOLE = Made({"SmolLM2, r 8": 0.5, "SmolLM2, r 64": 0.7, "SmolLM2, 50 rows": 0.3}, TASKS, teacher=0.8)
@@ -65,7 +65,7 @@ def test_no_name_leads_out_of_the_folder_and_no_cell_out_of_its_study(tmp_path: 
         with pytest.raises(UserError):
             open_study(name, sweeps)
     study = open_study("small", sweeps)
-    assert progress(study) == "9 cells: 8 done, 1 waiting."
+    assert how_far(study) == "9 cells: 8 done, 1 waiting."
     done = next(one for one in study.cells if one.state == "done")
     assert read_json(attempt_of(study, done.fingerprint) / "tuned" / "evaluation.json")["name"] == "tuned"
     waiting = next(one for one in study.cells if one.state == "waiting")

@@ -8,14 +8,7 @@ import pytest
 from slimtune.check import ready
 from slimtune.pipeline import run_recipe
 from slimtune.recipe import read_recipe
-
-
-class Quiet:
-    def say(self, text: str) -> None:
-        pass
-
-    def progress(self, stage: str, done: int, total: int, detail: str = "") -> None:
-        pass
+from slimtune.status import Silent
 
 
 @pytest.mark.parametrize(
@@ -36,7 +29,7 @@ def test_each_kind_of_task_runs_to_a_report(
         f"train: {{epochs: 4, lr: 2e-3, batch: {rows}}}\nevaluate: {{few_shot: 1}}\n"
     )
     prepared = ready(read_recipe(tmp_path / "recipe.yaml"))
-    outcome = run_recipe(prepared, name="small", out=tmp_path / "run", listener=Quiet())
+    outcome = run_recipe(prepared, name="small", out=tmp_path / "run", listener=Silent())
     report = json.loads((outcome.folder / "report.json").read_text())
     training = report["training"]
     assert training["last_loss"] < training["first_loss"] and training["steps"] == 4

@@ -37,7 +37,7 @@ def test_the_grid_says_what_is_done_and_why_the_rest_is_not(store):
     assert "trec" in text and "banking77" in text
     assert "failed: A on trec, seed 0: told to end with 2" in text
     assert "waiting: B on trec, seed 0: told to end with 69" in text
-    assert "2 done, 1 waiting, 1 failed of 4 cells" in text and "left on one machine" in text
+    assert "2 done, 1 failed, 1 waiting of 4 cells" in text and "left on one machine" in text
 
 
 def test_seeds_share_a_place_in_the_grid(tmp_path):

@@ -10,7 +10,7 @@ from slimtune.app.look import CELLS, sentence
 from slimtune.errors import SlimtuneError
 from slimtune.report import report_fragment
 from slimtune.report.board_page import board_fragment
-from slimtune.sweep.studies import NotYet, attempt_of, board_of, list_studies, open_study, progress
+from slimtune.sweep.studies import NotYet, attempt_of, board_of, how_far, list_studies, open_study
 
 LABEL = "Leaderboard"
 _EVERY_S = 5.0
@@ -55,7 +55,7 @@ def _look(name: str | None, published: bool, shown: str) -> tuple[Any, ...]:
         if name is None:
             return choices, sentence(_NO_STUDY), "", gr.update(choices=[], value=None), ""
         study = open_study(name)
-        now = f"{name}, {published}, {progress(study)}"
+        now = f"{name}, {published}, {how_far(study)}"
         if now == shown:
             return choices, gr.skip(), gr.skip(), gr.skip(), shown
         cells = [
@@ -64,7 +64,7 @@ def _look(name: str | None, published: bool, shown: str) -> tuple[Any, ...]:
         ]
         board = board_fragment(board_of(study, published=published))
         going = any(one.state in ("running", "waiting") for one in study.cells)
-        return choices, sentence(progress(study)) if going else "", board, gr.update(choices=cells), now
+        return choices, sentence(how_far(study)) if going else "", board, gr.update(choices=cells), now
     except SlimtuneError as error:
         return choices, sentence(str(error), "bad"), "", gr.update(choices=[], value=None), ""
 

@@ -20,9 +20,9 @@ def rank(
 
     from slimtune import screen_board
     from slimtune.report.board_page import write_board
+    from slimtune.sweep.gather import SEED
     from slimtune.sweep.leaderboard import make_board
     from slimtune.sweep.store import read_study
-    from slimtune.sweep.studies import SEED
 
     folder = out or store / "leaderboard"
     rng = np.random.default_rng(SEED)

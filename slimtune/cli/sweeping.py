@@ -58,7 +58,7 @@ def run(
     elif engine == "local":
         limits = Limits(hours, usd, usd_per_hour if usd_per_hour is not None else _price())
         typed = shlex.join(["slimtune", "sweep", "run", matrix, "--store", str(store), *_data(data)])
-        worker = [sys.executable, "-P", "-m", "slimtune.sweep", typed, *_data(data)[1:]]
+        worker = [sys.executable, "-P", "-m", "slimtune.sweep", typed, *([str(data)] if data else [])]
         stop = jobs.stop_flag()
         with screen_sweep.Watch(console, store) as watch:
             ended = run_study(

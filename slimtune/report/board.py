@@ -9,8 +9,6 @@ from typing import Any
 
 from slimtune.stats import Comparison, Interval
 
-SIDES = {"base": "Base, zero-shot", "few_shot": "Base, few-shot", "tuned": "Tuned", "served": "Served"}
-
 
 @dataclass(frozen=True)
 class Measured:

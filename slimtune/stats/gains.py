@@ -12,18 +12,16 @@ from slimtune.stats.ranks import RankRow, mean_ranks
 
 @dataclass(frozen=True)
 class Tunability:
-    """tuned - base, and (tuned - base) / (1 - base), each of shape (contestants, tasks), with their ranks.
+    """tuned - base of shape (contestants, tasks), its ranks, and for each contestant the mean of
+    (tuned - base) / (1 - base), the share of the remaining error that tuning removed.
 
-    Gains reward a low start: who begins at 0.9 cannot gain 0.2. The share of the error removed does not, but has no
-    value (NaN) where the base makes no errors; `by_share` leaves such tasks (`perfect`, their places) out for
-    everybody, and is None where no task is left.
+    Gains reward a low start: who begins at 0.9 cannot gain 0.2. The share does not, but has no value where a base makes
+    no errors: such tasks are left out of it for everybody, and it is None where none is left.
     """
 
     gain: np.ndarray
-    share: np.ndarray
     by_gain: list[RankRow]
-    by_share: list[RankRow] | None
-    perfect: tuple[int, ...]
+    error_removed: tuple[float, ...] | None
 
 
 @dataclass(frozen=True)
@@ -46,11 +44,9 @@ def tunability(base: np.ndarray, tuned: np.ndarray) -> Tunability:
     if base.shape != tuned.shape:
         raise ValueError(f"Base scores of shape {base.shape}, tuned ones of shape {tuned.shape}.")
     gain, error = tuned - base, 1 - base
-    share = np.divide(gain, error, out=np.full(gain.shape, np.nan), where=error > 1e-9)
-    by_gain = mean_ranks(gain)
-    perfect = np.isnan(share).any(axis=0)
-    by_share = None if perfect.all() else mean_ranks(share[:, ~perfect])
-    return Tunability(gain, share, by_gain, by_share, tuple(np.flatnonzero(perfect).tolist()))
+    held = (error > 1e-9).all(axis=0)
+    shares = (gain[:, held] / error[:, held]).mean(axis=1).tolist() if held.any() else None
+    return Tunability(gain, mean_ranks(gain), None if shares is None else tuple(shares))
 
 
 def seed_noise(cells: Sequence[Sequence[float]]) -> SeedNoise | None:

@@ -19,8 +19,6 @@ from slimtune.stats.intervals import ALPHA
 
 DIGITS = 9  # scores that agree to so many decimals tie: a mean of thirds comes out in more than one way
 
-Ties = Literal["average", "lowest"]
-
 
 @dataclass(frozen=True)
 class RankRow:
@@ -97,7 +95,6 @@ def mean_ranks(
     scores: np.ndarray,
     *,
     published: bool = False,
-    ties: Ties = "average",
     lower_is_better: bool | Sequence[bool] = False,
     incomplete: bool = False,
 ) -> list[RankRow]:
@@ -117,23 +114,19 @@ def mean_ranks(
         raise ValueError(f"{missing.sum()} cells have no score: take the complete block, or ask for incomplete ranks.")
     if (empty := np.flatnonzero(missing.all(axis=1))).size:
         raise ValueError(f"Contestants {empty.tolist()} have no score on any task: leave them out.")
-    found = ranks(np.where(lower_is_better, -scores, scores).T, ties=ties).T
+    found = ranks(np.where(lower_is_better, -scores, scores).T).T
     return [_row(own, len(scores), published) for own in found]
 
 
-def ranks(scores: np.ndarray, *, ties: Ties = "average") -> np.ndarray:
+def ranks(scores: np.ndarray) -> np.ndarray:
     """Ranks along the last axis; the highest score is 1, NaN has no rank and counts for nobody's. Shape as `scores`.
 
-    Ties get the average of their ranks, or, with "lowest", the best of them.
+    Ties get the average of their ranks.
     """
     rounded = scores.round(DIGITS)
     better = (rounded[..., None, :] > rounded[..., :, None]).sum(axis=-1)
-    if ties == "lowest":
-        found = 1.0 + better
-    else:
-        alike = (rounded[..., None, :] == rounded[..., :, None]).sum(axis=-1)
-        found = better + (alike + 1) / 2
-    return np.where(np.isnan(rounded), np.nan, found)
+    alike = (rounded[..., None, :] == rounded[..., :, None]).sum(axis=-1)
+    return np.where(np.isnan(rounded), np.nan, better + (alike + 1) / 2)
 
 
 def _row(own: np.ndarray, contestants: int, published: bool) -> RankRow:

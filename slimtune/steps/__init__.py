@@ -10,15 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from slimtune.answering import answer, asked_label, judging, score_cache
-from slimtune.check import Ready
 from slimtune.data import Example
 from slimtune.evaluate import Evaluation, read_evaluation, with_shots, write_evaluation
 from slimtune.files import damage, digest_file, publish_folder, read_json, write_json
-from slimtune.gpus import GpuSpec
 from slimtune.plan.context import SETTING
-from slimtune.runs import Run, training_totals
+from slimtune.runs import training_totals
 from slimtune.scorers.judge import Judge
-from slimtune.status import Listener
 from slimtune.steps.bench import Bench, utc_now
 from slimtune.steps.teacher import TeacherColumn
 from slimtune.tasks import Task
@@ -28,22 +25,11 @@ from slimtune.tasks.needle_check import needle_checks, needle_names
 class Steps:
     """greet, base, few_shot, train, tuned and teacher, in this order. A step that is complete costs a read."""
 
-    def __init__(
-        self,
-        prepared: Ready,
-        run: Run,
-        *,
-        as_gpu: GpuSpec | None,
-        listener: Listener,
-        should_stop: Callable[[], bool],
-        shelf: Any | None = None,
-        command: str = "",
-    ):
-        self.prepared, self.recipe, self.task, self.run = prepared, prepared.recipe, prepared.task, run
-        self.listener, self.should_stop = listener, should_stop
-        self.bench = Bench(prepared, run, as_gpu=as_gpu, listener=listener, shelf=shelf, command=command)
+    def __init__(self, bench: Bench, *, should_stop: Callable[[], bool]):
+        self.bench, self.prepared, self.recipe, self.task = bench, bench.prepared, bench.recipe, bench.task
+        self.run, self.listener, self.should_stop = bench.run, bench.listener, should_stop
         self.teacher_column = TeacherColumn(
-            prepared, run, max_new_tokens=self.bench.limit, listener=listener, should_stop=should_stop
+            self.prepared, self.run, max_new_tokens=bench.limit, listener=self.listener, should_stop=should_stop
         )
 
     def greet(self) -> None:

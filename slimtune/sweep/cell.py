@@ -15,17 +15,10 @@ from slimtune.files import damage, read_json, write_json
 from slimtune.pipeline import run_recipe
 from slimtune.recipe import Recipe, check_recipe
 from slimtune.runs import open_run
+from slimtune.status import Silent
 from slimtune.strict_yaml import Document
 from slimtune.sweep.asked import Entrant, short_id
 from slimtune.sweep.identity import served_identity, trained_identity
-
-
-class Silent:
-    """A listener that nobody is behind: the run's folder has all it hears."""
-
-    def say(self, text: str) -> None: ...
-
-    def progress(self, stage: str, done: int, total: int, detail: str = "") -> None: ...
 
 
 class Cells:

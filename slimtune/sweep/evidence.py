@@ -12,11 +12,9 @@ from slimtune.published import EDITIONS, PublishedRank, published_ranks
 from slimtune.report.board import Measured
 from slimtune.report.text import clean
 from slimtune.stats import complete_block, score_interval
-from slimtune.sweep.gather import Answers, Grid
+from slimtune.sweep.gather import SEED, Answers, Grid
 from slimtune.tasks import get_task, list_tasks
 from slimtune.tasks.kinds import KINDS
-
-_SEED = 20261129
 
 
 @dataclass(frozen=True)
@@ -111,7 +109,7 @@ def pool(grid: Grid, contestant: str, tasks: Sequence[str], side: str) -> Answer
     rows = {f"{task}/{key}": value for task, part in parts.items() for key, value in part.rows.items()}
     groups = {f"{task}/{key}": f"{task}/{group}" for task, part in parts.items() for key, group in part.groups.items()}
     seeds = min((part.seeds for part in parts.values()), key=len)
-    interval = score_interval(list(rows.values()), [groups[key] for key in rows], rng=np.random.default_rng(_SEED))
+    interval = score_interval(list(rows.values()), [groups[key] for key in rows], rng=np.random.default_rng(SEED))
     unscored = sum(part.measured.unscored for part in parts.values())
     return Answers(rows, groups, seeds, Measured(interval, len(seeds), None, unscored), contestant)
 

@@ -10,7 +10,7 @@ from slimtune.report.text import clean
 from slimtune.stats import Interval, TaskRows, score_interval
 from slimtune.sweep.store import SIDES, Cell, SideRows, Study, side_rows
 
-_SEED = 20261129  # of the resampling; the same rows always give the same interval
+SEED = 20261129  # of all resampling of a study: the same store gives the same figures
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ def _measured(facts: Sequence[Mapping], rows: Mapping[str, float], groups: Mappi
     unscored = sum(int(one.get("unscored") or 0) for one in facts)
     if len(facts) == 1:
         return Measured(Interval.from_json(facts[0]["score"]), 1, None, unscored)
-    rng = np.random.default_rng(_SEED)
+    rng = np.random.default_rng(SEED)
     interval = score_interval(list(rows.values()), [groups[key] for key in rows], rng=rng)
     return Measured(interval, len(facts), float(np.std(scores, ddof=1)), unscored)
 

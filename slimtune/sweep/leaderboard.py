@@ -6,8 +6,7 @@ lines       each cell, with all its figures    beside_published    what others p
 """
 
 import math
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +29,6 @@ _RANKS = (
     "ranks are Student's t over tasks, given these contestants; chances and rank ranges are of a bootstrap over tasks "
     "and over the rows of each, which leaves the noise of seeds out."
 )
-STATES = ("done", "failed", "running", "waiting")
 
 
 def make_board(
@@ -49,7 +47,7 @@ def make_board(
     return Board(
         name=clean(study.name),
         headline=_headline(tables, grid),
-        counts={**_counts(study), "stale": study.stale},
+        counts={**study.counts, "stale": study.stale},
         contestants=names,
         tasks=grid.tasks,
         squares=squares,
@@ -64,11 +62,6 @@ def make_board(
         published=beside_published(grid, tables) if published else (),
         trouble=tuple(one for one in squares.values() if one.state != "done"),
     )
-
-
-def _counts(study: Study) -> Mapping[str, int]:
-    states = Counter(cell.state for cell in study.cells)
-    return {state: states[state] for state in STATES}
 
 
 def _by_seed(grid: Grid) -> list[tuple[float, ...]]:

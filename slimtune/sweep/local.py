@@ -54,6 +54,18 @@ class Ended:
         worst = next((code for code in _WORST if code in codes), max(codes, default=0))
         return worst or (Interrupted.exit_code if self.elsewhere else 0)
 
+    def counts(self, store: Path, cell: Asked) -> bool:
+        """Count a cell that is done or has failed for good, by its folder; whether it is one."""
+        folder = store / "cells" / cell.fingerprint
+        failure = read_failure(folder)
+        if (folder / RESULT).is_file():
+            self.done += 1
+        elif failure is not None and failure.final:
+            self.failed[cell.fingerprint] = Reply(failure.exit_code, failure.why)
+        else:
+            return False
+        return True
+
 
 def run_study(
     store: Path,
@@ -72,22 +84,25 @@ def run_study(
     `command` starts a worker; `on_tick` is called about twice a second. Cells that failed for good are left alone,
     unless `again`. Raises CannotWrite where the store is full or gone.
     """
-    wanted = {cell.fingerprint for cell in cells} if chosen is None else set(chosen)
-    todo = [cell for cell in cells if cell.fingerprint in wanted]
-    folders = prepare(store, name, cells)
-    if again:
-        for cell in todo:
-            (folders[cell.fingerprint] / FAILED).unlink(missing_ok=True)
+    todo = prepare(store, name, cells, chosen=chosen, again=again)
     return _Local(store, command, limits, should_stop, on_tick).run(todo)
 
 
-def prepare(store: Path, name: str, cells: Sequence[Asked]) -> dict[str, Path]:
-    """Put down what is asked for: each cell's folder by its fingerprint. Raises CannotWrite."""
+def prepare(
+    store: Path, name: str, cells: Sequence[Asked], *, chosen: Iterable[str] | None, again: bool
+) -> list[Asked]:
+    """Put down what is asked for, and return the chosen cells; `again`: what failed of them is forgotten. Raises
+    CannotWrite."""
     with writing(store):
         (store / "runners").mkdir(parents=True, exist_ok=True)
     folders = {cell.fingerprint: write_cell(store, cell.as_json()) for cell in cells}
     write_matrix(store, name, [_entry(cell) for cell in cells])
-    return folders
+    wanted = folders.keys() if chosen is None else set(chosen)
+    todo = [cell for cell in cells if cell.fingerprint in wanted]
+    if again:
+        for cell in todo:
+            (folders[cell.fingerprint] / FAILED).unlink(missing_ok=True)
+    return todo
 
 
 def _entry(cell: Asked) -> dict[str, object]:
@@ -154,19 +169,11 @@ class _Local:
 
     def _stands(self, cell: Asked) -> bool:
         """Whether a cell is done or has failed for good, and count it so."""
-        folder = self.store / "cells" / cell.fingerprint
         if not (self.store / MATRIX).is_file():
             raise CannotWrite(
                 f"{self.store} is gone. Bring it back and run the same command: what was done stands in it."
             )
-        failure = read_failure(folder)
-        if (folder / RESULT).is_file():
-            self.ended.done += 1
-            return True
-        if failure is not None and failure.final:
-            self.ended.failed[cell.fingerprint] = Reply(failure.exit_code, failure.why)
-            return True
-        return False
+        return self.ended.counts(self.store, cell)
 
     def _settled(self, cell: Asked) -> bool:
         """Do one cell, unless it is done; whether it needs no more of this call."""

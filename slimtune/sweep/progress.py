@@ -22,9 +22,6 @@ class Progress:
     usd: float | None
     at_work: tuple[tuple[Cell, Stage | None], ...]
 
-    def count(self, state: str) -> int:
-        return sum(cell.state == state for cell in self.study.cells)
-
     @property
     def errors(self) -> list[Cell]:
         """Cells that have something to say: what failed, then what waits with a reason."""

@@ -87,13 +87,11 @@ def _gain(
         "0.9 cannot gain 0.2. The share of the remaining error that tuning removed does not."
     )
     table = _table("gain", "Tunability", about, contestants, found.gain, found.by_gain, drawn)
-    places, there = {one: at for at, one in enumerate(contestants)}, ~np.isnan(found.share).any(axis=0)
-    shares = found.share[:, there].mean(axis=1) if there.any() else None
-    standings = tuple(
-        one if shares is None else replace(one, error_removed=float(shares[places[one.contestant]]))
-        for one in table.standings
-    )
-    return replace(table, standings=standings)
+    if found.error_removed is None:
+        return table
+    removed = dict(zip(contestants, found.error_removed, strict=True))
+    standings = [replace(one, error_removed=removed[one.contestant]) for one in table.standings]
+    return replace(table, standings=tuple(standings))
 
 
 def _untuned(

@@ -12,7 +12,6 @@ from slimtune.errors import Interrupted, ServiceAway, UserError
 from slimtune.sweep.asked import Asked
 from slimtune.sweep.local import Ended, prepare
 from slimtune.sweep.process import Reply
-from slimtune.sweep.store import RESULT, read_failure
 
 _TRIES = 3
 _AGAIN = (Interrupted.exit_code, ServiceAway.exit_code)
@@ -40,21 +39,15 @@ def run_on_ray(
         import ray
     except ModuleNotFoundError as error:
         raise UserError("--engine ray needs Ray. Run: pip install 'slimtune[ray]'") from error
-    folders = prepare(store, name, cells)
-    todo = [cell for cell in cells if cell.fingerprint in chosen and not _settled(folders[cell.fingerprint], again)]
+    ended = Ended()
+    todo = [cell for cell in prepare(store, name, cells, chosen=chosen, again=again) if not ended.counts(store, cell)]
     if not ray.is_initialized():
         ray.init(log_to_driver=False)
     task = ray.remote(num_gpus=gpus, num_cpus=1, max_retries=_TRIES, retry_exceptions=[TryAgain])(run_cell)
-    running = {task.remote([*command, cell.id, *(["--again"] if again else [])]): cell for cell in todo}
-    ended = Ended(done=len(chosen) - len(todo))
+    running = {task.remote([*command, cell.id]): cell for cell in todo}
     while running:
         (finished,), _ = ray.wait(list(running), num_returns=1)
         _took(ended, running.pop(finished), finished, ray)
-    for cell in cells:
-        failure = read_failure(folders[cell.fingerprint])
-        if cell.fingerprint in chosen and cell not in todo and not (folders[cell.fingerprint] / RESULT).is_file():
-            ended.done -= 1
-            ended.failed[cell.fingerprint] = Reply(failure.exit_code, failure.why)
     return ended
 
 
@@ -65,11 +58,6 @@ def run_cell(command: Sequence[str]) -> Reply:
     if done.returncode < 0 or done.returncode in _AGAIN:
         raise TryAgain(f"exit code {done.returncode}: {said}")
     return Reply(done.returncode, said)
-
-
-def _settled(folder: Path, again: bool) -> bool:
-    failure = read_failure(folder)
-    return (folder / RESULT).is_file() or (failure is not None and failure.final and not again)
 
 
 def _took(ended: Ended, cell: Asked, finished: object, ray: object) -> None:

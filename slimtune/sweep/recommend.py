@@ -14,7 +14,7 @@ import numpy as np
 
 from slimtune.errors import UserError
 from slimtune.forecast import BATCH, EPOCHS, EXAMPLES, RANK, Card, Line, Load, answer_tokens, line_of, read_tokens
-from slimtune.gpus import DetectedGpu, GpuSpec, detect_gpu, find_gpu, get_gpu
+from slimtune.gpus import GpuSpec, detect_gpu, find_gpu, get_gpu
 from slimtune.models import MODELS, ModelSpec, find_model
 from slimtune.plan.cost import UTILISATION, Request, ServingCost, Throughput, estimate_throughput, serving_cost
 from slimtune.published import PublishedRank
@@ -30,12 +30,11 @@ from slimtune.sweep.evidence import (
     request_of,
     teacher_usd,
 )
-from slimtune.sweep.gather import Grid, gather
+from slimtune.sweep.gather import SEED, Grid, gather
 from slimtune.sweep.spent import rows_per_s
 from slimtune.sweep.store import read_study
 from slimtune.sweep.versus import Pair, compared, outcome
 
-_SEED = 20261129
 _CONTEXT = 2048
 _ASSUMED = Request(500, 50)  # where no own answer was measured
 _UNITS = {"": 1, "m": 10**6, "b": 10**9}
@@ -105,7 +104,7 @@ class Recommendation:
     @property
     def spec(self) -> GpuSpec | None:
         """The card's data sheet; None where it is not listed."""
-        return _sheet(self.card)
+        return self.card.spec
 
 
 def recommend(wish: Wish) -> Recommendation:
@@ -121,7 +120,7 @@ def recommend(wish: Wish) -> Recommendation:
     lines = {key: line_of(spec, card, _load(context)) for key, spec in specs.items()}
     own = _own(grid, wish.task, kind, lines)
     request = _request(grid, own)
-    known = _sheet(card)
+    known = card.spec
     hourly = _hourly(wish.usd_per_hour, known)
     pairs = _candidates(grid, own, lines)
     speeds = [_speed(grid, own, one, known, request or _ASSUMED) for one in pairs]
@@ -140,10 +139,6 @@ def recommend(wish: Wish) -> Recommendation:
         assumed_request=request is None,
         usd_a_request=teacher_usd(grid) if grid else None,
     )
-
-
-def _sheet(card: Card) -> GpuSpec | None:
-    return card.spec if isinstance(card, DetectedGpu) else card
 
 
 def _hourly(given: float | None, card: GpuSpec | None) -> float | None:
@@ -220,7 +215,7 @@ def _place(printed: PublishedRank | None) -> tuple[int, float]:
 
 def _own_candidates(own: Evidence, lines: dict[str, Line], noise: SeedNoise | None) -> list[Candidate]:
     """By score, the best first."""
-    rng, found = np.random.default_rng(_SEED), []
+    rng, found = np.random.default_rng(SEED), []
     for name in sorted(own.pooled, key=lambda name: (-own.pooled[name].value, name)):
         line, answers = lines[find_model(own.models[name]).key], own.pooled[name]
         pair = compared(Pair(own.bases[name], answers), noise, rng) if name in own.bases else None
@@ -231,7 +226,7 @@ def _own_candidates(own: Evidence, lines: dict[str, Line], noise: SeedNoise | No
 
 def _with_differences(lead: Sequence[Candidate], own: Evidence, noise: SeedNoise | None) -> list[Candidate]:
     """Each own one after the first with its difference to the first."""
-    found, rng = list(lead), np.random.default_rng(_SEED)
+    found, rng = list(lead), np.random.default_rng(SEED)
     answers = [own.pooled[one.name] for one in lead]
     pairs = [compared(Pair(answers[0], other, trained_a=True), noise, rng) for other in answers[1:]]
     raised = iter(holm([pair.p for pair in pairs if pair is not None]))

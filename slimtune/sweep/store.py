@@ -15,7 +15,7 @@ import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from slimtune.errors import CannotWrite, Interrupted, ServiceAway, UserError
 from slimtune.files import create_json, read_json, write_json
@@ -35,6 +35,7 @@ _ENVIRONMENT = ("gpu", "device", "precision", "quantisation", "attention", "coll
 _FRESH_S = 120.0  # for showing only: a run on another machine that said something so lately is at work
 
 CellState = Literal["done", "failed", "running", "waiting"]
+STATES: tuple[CellState, ...] = get_args(CellState)
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,11 @@ class Study:
     cells: tuple[Cell, ...]
     stale: int
 
+    @property
+    def counts(self) -> dict[CellState, int]:
+        """How many cells are in each state."""
+        return {state: sum(cell.state == state for cell in self.cells) for state in STATES}
+
 
 @dataclass(frozen=True)
 class SideRows:
@@ -74,8 +80,7 @@ class SideRows:
 
 @dataclass(frozen=True)
 class Failure:
-    """How a cell ended last when it did not come to its end. `tries` counts how often in a
-    row it ended so."""
+    """How a cell ended last when it did not come to its end. `tries` counts how often in a row it ended so."""
 
     exit_code: int
     why: str

@@ -1,6 +1,5 @@
 """The studies of a folder: found by name, looked at cheaply, and one cell of one of them opened."""
 
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -8,10 +7,10 @@ import numpy as np
 from slimtune.errors import UserError, unknown_name
 from slimtune.files import read_json
 from slimtune.report.board import Board
+from slimtune.sweep.gather import SEED
 from slimtune.sweep.leaderboard import make_board
 from slimtune.sweep.store import MATRIX, RESULT, SWEEPS, Study, read_study
-
-SEED = 20261129  # of the resampling: the same store gives the same figures
+from slimtune.wording import counted
 
 
 class NotYet(UserError):
@@ -35,13 +34,10 @@ def board_of(study: Study, *, published: bool = False) -> Board:
     return make_board(study, out=study.store / "leaderboard", rng=np.random.default_rng(SEED), published=published)
 
 
-def progress(study: Study) -> str:
-    """How far it is, in a sentence; it changes whenever a cell does."""
-    states = Counter(cell.state for cell in study.cells)
-    said = ", ".join(
-        f"{states[state]:,} {state}" for state in ("done", "running", "failed", "waiting") if states[state]
-    )
-    return f"{len(study.cells):,} cells: {said}."
+def how_far(study: Study) -> str:
+    """In a sentence; it changes whenever a cell does."""
+    said = ", ".join(f"{count:,} {state}" for state, count in study.counts.items() if count)
+    return f"{counted(len(study.cells), 'cell')}: {said}."
 
 
 def attempt_of(study: Study, fingerprint: str) -> Path:

@@ -8,6 +8,7 @@ import numpy as np
 from slimtune.report.board import Against
 from slimtune.stats import ALPHA, Comparison, SeedNoise, holm, paired_difference, widened
 from slimtune.sweep.gather import Answers, Grid, paired
+from slimtune.wording import counted
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ def _summary(student: str, teacher: str, rows: Sequence[Against]) -> str:
     counts = {word: sum(one.outcome == word for one in rows) for word in ("better", "worse", "not clear")}
     return (
         f"{student} against {teacher}: better on {counts['better']}, worse on {counts['worse']}, "
-        f"no clear difference on {counts['not clear']} of {len(rows)} task{'' if len(rows) == 1 else 's'}."
+        f"no clear difference on {counts['not clear']} of {counted(len(rows), 'task')}."
     )
 
 
