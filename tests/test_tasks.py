@@ -15,6 +15,7 @@ from slimtune.errors import Problems, UserError
 from slimtune.models.toolcalls import TOOL_CALL_FORMATS, parse_tool_calls
 from slimtune.scorers import get_scorer, gold_completion
 from slimtune.tasks import Selection, get_task, inspect_task, list_tasks, task_from_files
+from slimtune.tasks.quality import lacking_arguments
 from slimtune.tasks.task import TRAINING_TEXT
 
 SHIPPED = tuple(job.name for job in list_tasks() if job.rows)
@@ -32,7 +33,10 @@ def check_whole(task):
     rows = (*task.train, *task.test)
     scored = rows[::20] if task.kind == "text2sql" else rows  # databases are made for each; test_sql.py takes them all
     for tool_format in TOOL_CALL_FORMATS if task.kind == "tool_calling" else ("json",):
-        off = [example for example in scored if gold_score(task, example, tool_format).value != 1.0]
+        # calls that break their own function's schema are no full score, and are warned of
+        whole = [example for example in scored if not lacking_arguments(example)]
+        assert len(whole) >= 0.99 * len(scored)
+        off = [example for example in whole if gold_score(task, example, tool_format).value != 1.0]
         # tags leave the type to the schema, and a few of BFCL's answers break their own
         assert len(off) <= (len(rows) / 200 if tool_format == "qwen_xml" else 0)
     assert {example.messages[0] for example in rows} == {Message("system", task.instruction)}
@@ -379,6 +383,18 @@ def test_a_document_on_both_sides_is_a_warning(tmp_path):
     train, test = ({"question": ask, "context": "C", "answers": ["x"], "doc_id": "d1"} for ask in ("Who?", "When?"))
     quality = inspect_task(get_task(folder(tmp_path / "t", {"kind": "qa"}, [train], [test])))
     assert "with rows in training and in test: d1." in str(quality.warnings[0])
+
+
+def test_a_call_without_an_argument_that_its_function_requires_is_a_warning(tmp_path):
+    job = {"kind": "tool_calling", "tools": [{"function": {"name": "pay", "parameters": {"required": ["to", "sum"]}}}]}
+    rows = [
+        {"messages": [{"role": "user", "content": ask}], "expected": [{"name": "pay", "arguments": given}]}
+        for ask, given in (("Pay Ann 5", {"to": "Ann", "sum": 5}), ("Pay 7", {"sum": 7}), ("Pay", {}))
+    ]
+    quality = inspect_task(get_task(folder(tmp_path / "t", job, rows, rows[:1])))
+    told = [str(warning) for warning in quality.warnings if "requires" in str(warning)]
+    assert len(told) == 1 and told[0].startswith("train: The answer leaves out an argument")
+    assert "2 rows of 3, first train-2 (to of pay)" in told[0]
 
 
 def test_an_empty_answer_is_an_error():

@@ -17,7 +17,6 @@ import psutil
 import pytest
 from children import until
 from samples import make_task
-from test_main_job import Quiet
 
 from slimtune.check import ready
 from slimtune.data import Completion, Example, Message
@@ -27,6 +26,7 @@ from slimtune.errors import UserError
 from slimtune.models.thoughts import Thoughts
 from slimtune.pipeline import find_target, loaded_target, open_target, run_recipe
 from slimtune.recipe import read_recipe
+from slimtune.status import Silent
 from slimtune.tasks import Selection, get_task
 from slimtune.tryout import Tryout, sample_prompt
 from slimtune.tryout.asks import Ask, read_ask
@@ -51,7 +51,7 @@ evaluate: {{few_shot: 0, max_new_tokens: 8}}
 context: 512
 {more}""")
     prepared = ready(read_recipe(folder / "tiny.yaml"))
-    return run_recipe(prepared, name="tiny", out=folder / "run", listener=Quiet()).folder
+    return run_recipe(prepared, name="tiny", out=folder / "run", listener=Silent()).folder
 
 
 @pytest.fixture(scope="module")

@@ -59,6 +59,7 @@ def inspect_task(task: Task, *, allowed_leaks: float = 0.05) -> Quality:
         ),
         warnings=(
             *(_labels_unlearned(task) if labelled else ()),
+            *_incomplete_calls(task),
             *_shared_groups(task),
             *_leaks(leaks, overlap.examples, len(task.test), allowed_leaks, error=False),
             *_listed(overlap.listed),
@@ -195,6 +196,29 @@ def _labels_unlearned(task: Task) -> list[Problem]:
     missing = [label for label in task.labels if label not in learned and label in _label_counts(task.test)]
     what = f"Labels of the test rows without a row to learn from: {', '.join(missing)}."
     return [Problem("train", what)] if missing else []
+
+
+def lacking_arguments(example: Example) -> list[str]:
+    """The arguments that the calls of a target leave out though their own functions require them: "x of f"."""
+    if isinstance(example.target, str):
+        return []
+    functions = {tool["function"]["name"]: tool["function"].get("parameters") or {} for tool in example.tools}
+    return [
+        f"{argument} of {call.name}"
+        for call in example.target
+        for argument in functions.get(call.name, {}).get("required") or ()
+        if argument not in call.arguments
+    ]
+
+
+def _incomplete_calls(task: Task) -> list[Problem]:
+    problems = []
+    for side, examples in (("train", task.train), ("test", task.test)):
+        if lacking := {example.id: names for example in examples if (names := lacking_arguments(example))}:
+            first, names = next(iter(lacking.items()))
+            rows = f"{counted(len(lacking), 'row')} of {len(examples)}, first {first} ({names[0]})"
+            problems.append(Problem(side, f"The answer leaves out an argument that its function requires: {rows}."))
+    return problems
 
 
 def _shared_groups(task: Task) -> list[Problem]:
