@@ -21,7 +21,7 @@ from children import until
 from slimtune.errors import UserError
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytest.importorskip("gradio")
+gradio = pytest.importorskip("gradio")
 sync = pytest.importorskip("playwright.sync_api")
 axe = pytest.importorskip("axe_playwright_python.sync_playwright")
 pytestmark = [
@@ -297,16 +297,82 @@ def test_two_pages_show_the_same_and_a_page_that_is_loaded_again_too(app: App, b
     other.close()
 
 
-def test_the_app_is_there_within_seconds_without_torch(tmp_path: Path, browser) -> None:
-    app = App(tmp_path)
-    page = Page(browser, app.url)
-    took = time.monotonic() - app.began
-    maps = Path(f"/proc/{app.process.pid}/maps").read_text()
-    page.close()
-    app.close()
-    print(f"served after {app.served_s:.1f} s, a plan on the page after {took:.1f} s")
+def idle_share(seconds: float) -> float:
+    """How much of all cores nobody uses."""
+
+    def counted() -> list[int]:
+        return [int(ticks) for ticks in Path("/proc/stat").read_text().split("\n")[0].split()[1:9]]
+
+    before = counted()
+    time.sleep(seconds)
+    spent = [now - then for now, then in zip(counted(), before, strict=True)]
+    return (spent[3] + spent[4]) / sum(spent)  # idle, and waiting for a disk
+
+
+def test_the_app_is_there_within_three_seconds_without_torch(
+    tmp_path: Path, browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
+    monkeypatch.setenv("PYTHONPYCACHEPREFIX", str(tmp_path / "compiled"))
+    folder = tmp_path / "work"
+    folder.mkdir()
+    App(folder).close()  # the first start after an installation compiles what it imports
+    quiet, took = idle_share(0.5) > 0.9, []
+    while len(took) < 3 and min(took, default=99) > 3:  # what else runs only adds
+        app = App(folder)
+        page = Page(browser, app.url)
+        took.append(time.monotonic() - app.began)
+        print(f"served after {app.served_s:.1f} s, a plan on the page after {took[-1]:.1f} s")
+        page.choose("#card", "T4")
+        page.wait_text("#outcome", "fits the T4")
+        maps = Path(f"/proc/{app.process.pid}/maps").read_text()
+        page.close()
+        app.close()
     assert "libtorch" not in maps
-    assert took < 15, f"{took:.1f} s: the machine that tests is busy; BENCHMARKS.md has the time of a quiet one"
+    most = 3 if quiet and idle_share(0.5) > 0.9 else 15
+    assert min(took) < most, f"{min(took):.1f} s, and {most} s is the most while the machine is this quiet"
+
+
+def test_the_page_begins_with_the_answer_to_what_its_form_says() -> None:
+    from slimtune.app import plan_tab
+    from slimtune.app.page import make_page
+
+    with gradio.Blocks():
+        form, _ = plan_tab.build()
+    begun = {component: component.value for component in form.components}
+    plan, yarn, recipe, models, start = plan_tab._answer(form, begun)
+    shown = {block.elem_id: block for block in make_page().blocks.values()}
+    assert "fits" in plan and shown["outcome"].value == plan
+    assert (shown["recipe"].value, shown["every-model"].value) == (recipe, models)
+    assert (shown["yarn"].visible, shown["start"].interactive) == (yarn["visible"], start["interactive"])
+
+
+def test_what_gradio_is_not_let_do_is_put_back() -> None:
+    from slimtune.app import quick
+
+    code = (
+        "import inspect, jinja2, ssl, sys\n"
+        "before = inspect.getfile, jinja2.Template, ssl.create_default_context\n"
+        "import slimtune.app.page, gradio.caching, gradio.routes\n"
+        "made = gradio.routes.App.create_app\n"
+        "assert not {'pandas', 'IPython'} & set(sys.modules)\n"
+        "slimtune.app.page.make_page()\n"
+        "assert gradio.routes.App.create_app is made\n"
+        "assert before == (inspect.getfile, jinja2.Template, ssl.create_default_context)\n"
+        "import pandas\n"
+        "assert gradio.caching.pd.DataFrame is pandas.DataFrame\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    sys.modules.pop("colorsys", None)
+    with quick._later("colorsys"):
+        import colorsys as stand_in
+
+        with pytest.raises(ImportError):
+            from colorsys.parts import nothing  # noqa: F401
+        assert stand_in.rgb_to_hsv(1, 1, 1) == (0, 0, 1), "it comes when it is asked for"
+    import colorsys
+
+    assert colorsys is not stand_in and colorsys.rgb_to_hsv is stand_in.rgb_to_hsv
 
 
 HOSTILE = (

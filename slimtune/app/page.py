@@ -5,17 +5,18 @@ import gradio as gr
 from slimtune.app import compare_tab, data_tab, leaderboard_tab, plan_tab, results_tab, runs_tab, try_tab
 from slimtune.app.guard import guard
 from slimtune.app.look import html
+from slimtune.app.quick import unserved
 
 _CACHE_S = (86_400, 7 * 86_400)  # Gradio's copies of downloads: looked at daily, kept a week, gone when the app ends
 
 
 def make_page() -> gr.Blocks:
     """The app, ready to be launched."""
-    with gr.Blocks(title="slimtune", analytics_enabled=False, delete_cache=_CACHE_S) as page:
+    with unserved(), gr.Blocks(title="slimtune", analytics_enabled=False, delete_cache=_CACHE_S) as page:
         gr.HTML(html("head", {}))
         with gr.Tabs() as tabs:
             with gr.Tab("Plan", id="plan"):
-                form, started = plan_tab.build(page)
+                form, started = plan_tab.build()
             with gr.Tab("Data", id="data") as data:
                 data_tab.build(form, data)
             with gr.Tab(runs_tab.LABEL, id="runs") as runs:

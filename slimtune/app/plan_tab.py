@@ -15,20 +15,24 @@ from slimtune.models import get_model
 from slimtune.status import read_state
 
 
-def build(page: gr.Blocks) -> tuple[Form, gr.State]:
-    """The tab on the page: its form, and the name of the run that it started last."""
+def build() -> tuple[Form, gr.State]:
+    """The tab on the page: its form, and the name of the run that it started last. The answer to what the form begins
+    as comes with the page."""
     with gr.Row(equal_height=False):
         with gr.Column(scale=5, min_width=320):
             form = build_form()
+        plan, _, yaml, models, _ = _answer(form, {component: component.value for component in form.components})
         with gr.Column(scale=7, min_width=320):
-            outcome = gr.HTML(elem_classes="slim", elem_id="outcome")
+            outcome = gr.HTML(plan, elem_classes="slim", elem_id="outcome")
             start, said = gr.Button("Start on this machine", variant="primary", elem_id="start"), gr.HTML()
             with gr.Accordion("Show the recipe", open=False):
-                recipe = gr.Textbox(label="Recipe", lines=8, interactive=False, buttons=["copy"], elem_id="recipe")
-    table = gr.HTML(elem_classes="slim", elem_id="every-model", js_on_load=SORT)
+                recipe = gr.Textbox(
+                    yaml, label="Recipe", lines=8, interactive=False, buttons=["copy"], elem_id="recipe"
+                )
+    table = gr.HTML(models, elem_classes="slim", elem_id="every-model", js_on_load=SORT)
     started = gr.State("")
     gr.on(
-        [*form.changes, page.load],
+        form.changes,
         lambda values: _answer(form, values),
         form.components,
         [outcome, form.yarn, recipe, table, start],

@@ -2,19 +2,16 @@
 
 import os
 import secrets
-import threading
 from dataclasses import dataclass
 
 import gradio as gr
 from starlette.middleware import Middleware
 
-from slimtune.app.form import FIRST
 from slimtune.app.guard import LOOPBACK, OnlyThisMachine
 from slimtune.app.look import css, theme
 from slimtune.app.page import make_page
-from slimtune.draft import MOST_UPLOAD_MB, outlook, starting_drafts
+from slimtune.draft import MOST_UPLOAD_MB
 from slimtune.errors import UserError
-from slimtune.gpus import detect_gpu
 
 PASSWORD = "SLIMTUNE_APP_PASSWORD"  # the variable that may hold one
 USER = "slimtune"
@@ -54,17 +51,11 @@ def serve(*, host: str, port: int | None, share: bool, inline: bool = False) -> 
             server_name=host, server_port=port, share=share, auth=(USER, password) if password else None,
             inline=inline, quiet=True, show_error=False, prevent_thread_lock=True, max_file_size=f"{MOST_UPLOAD_MB}mb",
             enable_monitoring=False, run_history=False, ssr_mode=False, footer_links=[], css=css(), theme=theme(),
-            app_kwargs={"middleware": middleware},
+            app_kwargs={"middleware": middleware}, ssl_verify=False,  # of its own address, which is http
         )  # fmt: skip
     except OSError as error:
         raise UserError(f"{host}:{port or 'any port'} cannot be had. Choose another --host or --port.") from error
-    threading.Thread(target=_warm, daemon=True).start()
     return Served(page, url, public_url, None if given else password)
-
-
-def _warm() -> None:
-    """What the first answer needs, while the browser still reads the page."""
-    outlook(starting_drafts()[FIRST], detect_gpu())
 
 
 def show_in_notebook() -> Served:

@@ -1,7 +1,13 @@
 """The command line: arguments in, one call, and what came of it on the screen. Nothing else in slimtune prints."""
 
+import gc
+
+gc.disable()  # nothing of what is imported is garbage, and it takes a tenth of a second to see that
+
+import contextlib
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +20,9 @@ from slimtune.cli.ranking import rank, recommend
 from slimtune.cli.scoring import evaluate
 from slimtune.cli.sweeping import sweep
 from slimtune.errors import SlimtuneError, UserError
+
+gc.freeze()
+gc.enable()
 
 app = typer.Typer(
     no_args_is_help=False,
@@ -122,14 +131,15 @@ def app_(
     share: Annotated[bool, typer.Option("--share", help="A public link through Gradio, behind a password.")] = False,
 ) -> None:
     """Open the app in a browser: plan, start, watch, compare and try. What it starts goes on when it is closed."""
-    try:
-        from slimtune.app.serve import PASSWORD, USER, serve
-    except ModuleNotFoundError as error:
-        raise UserError("The app needs Gradio. Run: pip install 'slimtune[app]', or `make install`.") from error
     if not folder.is_dir():
         raise UserError(f"There is no folder {folder}. The app keeps its runs in it: make it first.")
     os.chdir(folder)
-    served = serve(host=host, port=port, share=share)
+    with _uncollected():
+        try:
+            from slimtune.app.serve import PASSWORD, USER, serve
+        except ModuleNotFoundError as error:
+            raise UserError("The app needs Gradio. Run: pip install 'slimtune[app]', or `make install`.") from error
+        served = serve(host=host, port=port, share=share)
     screen.show_app(Console(), served, user=USER, variable=PASSWORD)
     served.wait()
 
@@ -194,6 +204,17 @@ def _run(recipe: str, overrides: list[str], *, out: Path | None, data: Path | No
             should_stop=jobs.stop_flag(),
         )
     screen.show_outcome(console, outcome)
+
+
+@contextlib.contextmanager
+def _uncollected() -> Iterator[None]:
+    """While much is made that stays. What is there at the end is never looked through for garbage."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def main() -> None:
