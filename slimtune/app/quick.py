@@ -30,7 +30,7 @@ def quick_import() -> Iterator[None]:
         _instead(inspect, "getfile", fileless),
         _instead(jinja2, "Template", functools.cache(jinja2.Template)),
         _instead(ssl, "create_default_context", functools.cache(ssl.create_default_context)),
-        _later("pandas", "IPython"),
+        later("pandas", "IPython"),
     ):
         yield
 
@@ -46,13 +46,16 @@ def unserved() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _instead(owner: Any, name: str, thing: Any) -> Iterator[None]:
-    was = vars(owner)[name]  # as it stands there: a static method stays one
-    setattr(owner, name, thing)
+def later(*names: str) -> Iterator[None]:
+    """While others import these, they get what stands for them, or an ImportError where they ask for a part of one."""
+    absent = {name: _Later(name) for name in names if name not in sys.modules}
+    sys.modules.update(absent)
     try:
         yield
     finally:
-        setattr(owner, name, was)
+        for name, module in absent.items():
+            if sys.modules.get(name) is module:
+                del sys.modules[name]
 
 
 class _Later(ModuleType):
@@ -67,13 +70,10 @@ class _Later(ModuleType):
 
 
 @contextlib.contextmanager
-def _later(*names: str) -> Iterator[None]:
-    """While others import these, they get what stands for them, or an ImportError where they ask for a part."""
-    absent = {name: _Later(name) for name in names if name not in sys.modules}
-    sys.modules.update(absent)
+def _instead(owner: Any, name: str, thing: Any) -> Iterator[None]:
+    was = vars(owner)[name]  # as it stands there: a static method stays one
+    setattr(owner, name, thing)
     try:
         yield
     finally:
-        for name, module in absent.items():
-            if sys.modules.get(name) is module:
-                del sys.modules[name]
+        setattr(owner, name, was)

@@ -10,6 +10,7 @@ from starlette.middleware import Middleware
 from slimtune.app.guard import LOOPBACK, OnlyThisMachine
 from slimtune.app.look import css, theme
 from slimtune.app.page import make_page
+from slimtune.app.quick import later
 from slimtune.draft import MOST_UPLOAD_MB
 from slimtune.errors import UserError
 
@@ -45,16 +46,18 @@ def serve(*, host: str, port: int | None, share: bool, inline: bool = False) -> 
     given = os.environ.get(PASSWORD)
     password = None if alone and not given else given or secrets.token_urlsafe(12)
     middleware = [Middleware(OnlyThisMachine)] if alone and not inline else []  # a notebook's proxy has its own names
-    page = make_page()
-    try:
-        _, url, public_url = page.launch(
-            server_name=host, server_port=port, share=share, auth=(USER, password) if password else None,
-            inline=inline, quiet=True, show_error=False, prevent_thread_lock=True, max_file_size=f"{MOST_UPLOAD_MB}mb",
-            enable_monitoring=False, run_history=False, ssr_mode=False, footer_links=[], css=css(), theme=theme(),
-            app_kwargs={"middleware": middleware}, ssl_verify=False,  # of its own address, which is http
-        )  # fmt: skip
-    except OSError as error:
-        raise UserError(f"{host}:{port or 'any port'} cannot be had. Choose another --host or --port.") from error
+    with later("IPython"):  # imported to be asked whether this is a notebook; in one, it is there already
+        page = make_page()
+        try:
+            _, url, public_url = page.launch(
+                server_name=host, server_port=port, share=share, auth=(USER, password) if password else None,
+                inline=inline, quiet=True, show_error=False, prevent_thread_lock=True,
+                max_file_size=f"{MOST_UPLOAD_MB}mb", enable_monitoring=False, run_history=False, ssr_mode=False,
+                footer_links=[], css=css(), theme=theme(), app_kwargs={"middleware": middleware},
+                ssl_verify=False,  # of its own address, which is http
+            )  # fmt: skip
+        except OSError as error:
+            raise UserError(f"{host}:{port or 'any port'} cannot be had. Choose another --host or --port.") from error
     return Served(page, url, public_url, None if given else password)
 
 
