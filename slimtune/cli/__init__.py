@@ -15,6 +15,7 @@ import typer
 from rich.console import Console
 
 from slimtune import __version__, screen
+from slimtune.cli.benching import bench
 from slimtune.cli.options import CardOption, DataOption, OutOption, RecipeArgument, SetOption
 from slimtune.cli.ranking import rank, recommend
 from slimtune.cli.scoring import evaluate
@@ -115,6 +116,7 @@ def plan(
 
 app.command()(evaluate)
 app.add_typer(sweep, name="sweep", help="A study: models x tasks x seeds, run, watched, planned, written out.")
+app.add_typer(bench, name="bench", help="Measure this machine: who trains how fast.")
 app.command()(rank)
 app.command()(recommend)
 

@@ -1,0 +1,12 @@
+"""`slimtune bench speed`: slimtune against Unsloth and plain TRL on the same rows, one after the other, in one run.
+
+ways     who trains how: what slimtune would choose, the same by other layouts, the documented defaults
+hold     every contestant in a process of its own; what is done stays done
+table    two tables that are never mixed, and who is refused a speed
+"""
+
+from slimtune.contest.hold import hold
+from slimtune.contest.table import Contest, Outcome, as_markdown
+from slimtune.contest.ways import Entry, entries_for
+
+__all__ = ["Contest", "Entry", "Outcome", "as_markdown", "entries_for", "hold"]

@@ -1,0 +1,65 @@
+"""A contestant's steps, timed and counted in the same way whoever makes them."""
+
+import time
+
+import torch
+
+from slimtune.engine.contestant.job import Job, Pace
+
+
+class Clock:
+    """Runs from the end of the last warm step to the end of the last one. The device is waited for at these two moments
+    only. `answer_tokens`: of an answer on average, which makes examples of supervised tokens: a packed row holds parts
+    of examples too."""
+
+    def __init__(self, job: Job, *, answer_tokens: float):
+        self.job, self.answer_tokens, self.cuda = job, answer_tokens, torch.cuda.is_available()
+        self.losses: list[float] = []
+        self.norms: list[float] = []
+        self.tokens = self.supervised = self.graphs = 0
+        self.began = self.seconds = 0.0
+        self.timed = False
+
+    def start(self) -> None:
+        """Before the first step: what loading took is not to be told."""
+        if self.cuda:
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
+
+    def saw(self, *, tokens: int, supervised: int) -> None:
+        """Tokens that are no padding, and those the loss is on, of a batch that is about to be computed."""
+        if self.timed:
+            self.tokens, self.supervised = self.tokens + tokens, self.supervised + supervised
+
+    def ended(self, step: int, *, loss: float, grad_norm: float) -> None:
+        self.losses.append(loss)
+        self.norms.append(grad_norm)
+        if step == self.job.warm:
+            self._wait()
+            self.began, self.graphs, self.timed = time.monotonic(), _compiled(), True
+        elif step == self.job.last_step:
+            self._wait()
+            self.seconds = time.monotonic() - self.began
+            self.graphs, self.timed = _compiled() - self.graphs, False
+
+    def pace(self) -> Pace:
+        tenth = max(1, len(self.losses) // 10)
+        return Pace(
+            self.seconds,
+            self.supervised / self.answer_tokens,
+            self.tokens,
+            self.supervised,
+            torch.cuda.max_memory_reserved() / 2**30 if self.cuda else None,
+            self.graphs,
+            sum(self.losses[:tenth]) / tenth,
+            sum(self.losses[-tenth:]) / tenth,
+            min(self.norms),
+        )
+
+    def _wait(self) -> None:
+        if self.cuda:
+            torch.cuda.synchronize()
+
+
+def _compiled() -> int:
+    return int(torch._dynamo.utils.counters["stats"]["unique_graphs"])
