@@ -48,7 +48,7 @@ class RowTrainer(SFTTrainer):
         self.order = row_order(len(rows), epochs=settings.epochs, seed=settings.seed)
         super().__init__(
             model=loaded.model,
-            args=_arguments(settings, steps, folder, loaded.precision),
+            args=_arguments(settings, steps, folder, loaded),
             train_dataset=Dataset.from_dict({"row": list(range(len(rows)))}),
             data_collator=lambda batch: {"rows": [item["row"] for item in batch]},
             processing_class=loaded.renderer.tokenizer,
@@ -264,7 +264,8 @@ def attach_scaler(trainer: SFTTrainer, model: Any) -> None:
 _SCHEDULES = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}
 
 
-def _arguments(settings: Settings, steps: int, folder: Path, precision: str) -> SFTConfig:
+def _arguments(settings: Settings, steps: int, folder: Path, loaded: Loaded) -> SFTConfig:
+    precision = loaded.precision
     return SFTConfig(
         output_dir=str(folder),
         per_device_train_batch_size=settings.batch,
@@ -279,6 +280,8 @@ def _arguments(settings: Settings, steps: int, folder: Path, precision: str) -> 
         optim="adamw_8bit" if torch.cuda.is_available() else "adamw_torch",
         bf16=precision == "bf16",
         fp16=precision == "fp16",
+        # as the adapter was attached: TRL's own default is to compute every layer twice
+        gradient_checkpointing=any(getattr(part, "gradient_checkpointing", False) for part in loaded.model.modules()),
         seed=settings.seed,
         data_seed=settings.seed,
         logging_steps=1,
