@@ -11,9 +11,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from slimtune.data import Example
-from slimtune.errors import Problem, Problems, SlimtuneError, UserError
+from slimtune.errors import Problem, Problems, UserError
 from slimtune.gpus import DetectedGpu, GpuSpec
+from slimtune.lengths import RowTokens, TokenReport, guess_tokens
 from slimtune.models import ModelSpec, get_model
 from slimtune.plan import Plan, choose_collation, context_problem, make_plan, refuse_needles, yarn_for
 from slimtune.recipe import Recipe, RecipeSource
@@ -24,8 +24,6 @@ from slimtune.tasks import Quality, Selection, Task, get_task, inspect_task, tas
 from slimtune.tasks.formats import column_problems
 from slimtune.tasks.mix import mix_thoughts, note_unused
 
-_CHARACTERS_PER_TOKEN = 3.0  # for a first plan, before a tokenizer has counted; English text has 4 to 5
-
 
 @dataclass(frozen=True)
 class Ready:
@@ -35,33 +33,6 @@ class Ready:
     task: Task
     spec: ModelSpec
     quality: Quality
-
-
-@dataclass(frozen=True)
-class RowTokens:
-    """Training rows counted in tokens: prompt with answer, and the answer alone."""
-
-    lengths: Sequence[int]
-    answers: Sequence[int]
-
-
-@dataclass(frozen=True)
-class TokenReport(RowTokens):
-    """What the tokenizer makes of the training rows. `supervised` is the share of all tokens the loss is on; `samples`
-    are rows, each alternating (text, is it supervised): the first, the one of middle length, the longest."""
-
-    too_long: int
-    supervised: float
-    samples: tuple[tuple[tuple[str, bool], ...], ...]
-
-    def histogram(self, bins: int = 8) -> list[tuple[int, int, int]]:
-        """Shortest, longest and number of the rows in each of up to `bins` equal spans of length."""
-        low, high = min(self.lengths), max(self.lengths)
-        width = max(1, -(-(high - low + 1) // bins))
-        return [
-            (start, start + width - 1, sum(start <= length < start + width for length in self.lengths))
-            for start in range(low, high + 1, width)
-        ]
 
 
 def read_rows(recipe: Recipe, data_dir: Path | None = None) -> tuple[Task, Quality]:
@@ -140,7 +111,7 @@ def plan_of(
     Raises UserError where nothing fits, with the numbers and what would help.
     """
     recipe, spec = prepared.recipe, prepared.spec
-    rows = counted or guess_tokens(prepared)
+    rows = counted or guess_tokens(prepared.task.train)
     lengths, answers = rows.lengths, rows.answers
     plan = make_plan(
         spec,
@@ -156,6 +127,7 @@ def plan_of(
         longest_answer_tokens=max(answers),
         row_tokens_mean=sum(lengths) / len(lengths),
         collation=choose_collation(spec, asked=recipe.train.collation, cuda=gpu is not None),
+        prefix_tokens=rows.prefix,
     )
     yarn = yarn_for(spec, recipe.context)
     refuse_needles(spec, plan, yarn)
@@ -168,44 +140,6 @@ def plan_of(
 def detectable(prepared: Ready) -> float:
     """The smallest difference that the test rows would usually show, where models disagree on a tenth of them."""
     return smallest_detectable_difference(len(prepared.task.test))
-
-
-def guess_tokens(prepared: Ready) -> RowTokens:
-    """The training rows' lengths from their characters: good enough for a first plan, without a tokenizer."""
-    train = prepared.task.train
-    return RowTokens(
-        [round(_characters(example) / _CHARACTERS_PER_TOKEN) + 32 for example in train],
-        [round(_answer_characters(example) / _CHARACTERS_PER_TOKEN) + 8 for example in train],
-    )
-
-
-def count_tokens(prepared: Ready, *, say: Say) -> TokenReport | str:
-    """Render and tokenize every training row; or, in a sentence, why that is not possible here. `say` hears what takes
-    its time."""
-    from slimtune.engine import require_training
-    from slimtune.engine.render import encode_rows, load_tokenizer, make_renderer
-    from slimtune.engine.source import local_folder
-
-    try:
-        require_training()
-        folder = local_folder(prepared.spec, say=say)
-    except SlimtuneError as error:
-        return f"Tokens are not counted: {error}"
-    if folder is None:
-        return f"Tokens are not counted: {prepared.spec.label} is not on this machine yet; `slimtune run` fetches it."
-    renderer = make_renderer(load_tokenizer(folder, prepared.spec), prepared.spec, thinking=prepared.recipe.thinking)
-    rows = encode_rows(renderer, prepared.task.train, skip_bad=prepared.recipe.data.skip_bad)
-    lengths = tuple(len(row) for row in rows)
-    text, by_length = renderer.tokenizer.decode, sorted(rows, key=len)
-    shown = {row.id: row for row in (rows[0], by_length[len(rows) // 2], by_length[-1])}
-    answers = tuple(len(row.answer) for row in rows)
-    return TokenReport(
-        lengths,
-        answers,
-        sum(length > prepared.recipe.context.length for length in lengths),
-        sum(answers) / sum(lengths),
-        tuple(((text(row.prompt), False), (text(row.answer), True)) for row in shown.values()),
-    )
 
 
 def as_json(prepared: Ready, tokens: TokenReport | str, plan: Plan) -> dict[str, Any]:
@@ -278,12 +212,3 @@ def _text(source: RecipeSource, key: str) -> str:
     if not isinstance(value, str):
         raise UserError("is not a name." if value is not None else "names no model.")
     return value
-
-
-def _answer_characters(example: Example) -> int:
-    return len(example.target) if isinstance(example.target, str) else 120 * len(example.target)
-
-
-def _characters(example: Example) -> int:
-    tools = len(str(example.tools)) if example.tools else 0
-    return _answer_characters(example) + tools + sum(len(m.content) for m in example.messages)

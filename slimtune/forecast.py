@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from slimtune.check import Ready, detectable, guess_tokens, plan_of, ready
+from slimtune.check import Ready, detectable, plan_of, ready
 from slimtune.errors import UserError
 from slimtune.gpus import DetectedGpu, GpuSpec, detect_gpu, get_gpu
+from slimtune.lengths import guess_tokens
 from slimtune.models import MODELS, ModelSpec, get_model
 from slimtune.plan import (
     Plan,
@@ -191,7 +192,7 @@ def forecast_all(card: Card | None, load: Load = STUDY) -> list[Line]:
 
 def load_of(prepared: Ready) -> Load:
     """A checked recipe's rows, in tokens as far as their characters tell."""
-    recipe, counted = prepared.recipe, guess_tokens(prepared)
+    recipe, counted = prepared.recipe, guess_tokens(prepared.task.train)
     lengths = counted.lengths
     return Load(
         len(lengths), recipe.train.epochs, max(lengths), sum(lengths) / len(lengths), max(counted.answers),

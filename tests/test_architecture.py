@@ -16,17 +16,27 @@ ROWS = (
     ("tasks",),
     ("plan", "runs", "status"),
     ("engine",),
-    ("distill", "evaluate", "export", "serve", "check", "doctor", "answering"),
-    ("report", "forecast"),
+    ("distill", "evaluate", "export", "serve", "lengths", "check", "doctor", "answering"),
+    ("report", "forecast", "contest"),
     ("steps",),
     ("pipeline", "tryout"),
     ("sweep", "jobs", "draft"),
     ("newtask",),
-    ("cli", "screen", "screen_plan", "screen_board", "screen_recommend", "screen_sweep", "listing", "app"),
+    (
+        "cli",
+        "screen",
+        "screen_plan",
+        "screen_board",
+        "screen_recommend",
+        "screen_sweep",
+        "screen_contest",
+        "listing",
+        "app",
+    ),
 )
 HEIGHT = {room: height for height, row in enumerate(ROWS) for room in row}
 HEAVY = {"torch", "unsloth", "unsloth_zoo", "trl", "peft", "transformers", "bitsandbytes", "accelerate", "datasets"}
-PRINTERS = {"cli", "screen", "screen_plan", "screen_board", "screen_recommend", "screen_sweep"}
+PRINTERS = {"cli", "screen", "screen_plan", "screen_board", "screen_recommend", "screen_sweep", "screen_contest"}
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 

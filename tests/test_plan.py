@@ -13,8 +13,12 @@ from slimtune.plan.calibration import CONSTANTS, errors_held_out, fit, read_tabl
 from slimtune.plan.planner import powers_of_two_dividing
 
 QWEN3_4B = get_model("qwen3-4b")
-# SmolLM2-135M, fp32, two cores: rows, their tokens, those of the answer, and the peak of resident memory in GiB
-CPU_MEASURED = [(2, 128, 8, 1.46), (8, 128, 16, 2.11), (8, 128, 128, 2.50), (4, 512, 16, 3.38), (4, 512, 512, 4.22)]
+# SmolLM2-135M, fp32, two cores: checkpointing, rows, their tokens, those of the answer, peak of resident memory in GiB
+CPU_MEASURED = [
+    *((True, 2, 128, 8, 1.46), (True, 8, 128, 16, 2.11), (True, 8, 128, 128, 2.50), (True, 4, 512, 16, 3.38)),
+    *((True, 4, 512, 512, 4.22), (False, 2, 128, 8, 1.68), (False, 8, 128, 16, 3.34), (False, 8, 128, 128, 3.89)),
+    *((False, 4, 512, 16, 5.60), (False, 4, 512, 512, 6.62)),
+]
 
 
 def on_gpu(weights, precision, checkpointing, micro, row, r) -> Setting:
@@ -39,10 +43,18 @@ def test_no_measured_peak_is_above_the_band():
     assert above == []
 
 
-@pytest.mark.parametrize(("micro", "row", "answer", "measured"), CPU_MEASURED)
-def test_the_peak_on_a_cpu_is_near_the_measured_one(micro, row, answer, measured):
-    setting = Setting("16bit", "fp32", False, micro, row, 16, cuda=False, answer_tokens=answer)
+@pytest.mark.parametrize(("again", "micro", "row", "answer", "measured"), CPU_MEASURED)
+def test_the_peak_on_a_cpu_is_near_the_measured_one(again, micro, row, answer, measured):
+    setting = Setting("16bit", "fp32", again, micro, row, 16, cuda=False, answer_tokens=answer)
     assert sum(parts_gib(get_model("smollm2-135m-instruct"), setting).values()) == pytest.approx(measured, rel=0.07)
+
+
+def test_a_prefix_that_is_computed_once_takes_its_tokens_once():
+    shared = Setting("16bit", "fp32", False, 32, 192, 16, cuda=False, answer_tokens=8, prefix_tokens=132)
+    assert shared.tokens == 132 + 32 * 60
+    spec = get_model("smollm2-135m-instruct")
+    assert sum(parts_gib(spec, shared).values()) == pytest.approx(6.83, rel=0.07)  # measured
+    assert sum(parts_gib(spec, dataclasses.replace(shared, prefix_tokens=0)).values()) > 14
 
 
 def test_only_answers_have_logits():

@@ -74,12 +74,13 @@ def check(
     """Show what a recipe would train, what it takes, and everything wrong with it."""
     from slimtune import check as checks
     from slimtune.gpus import detect_gpu, get_gpu
+    from slimtune.lengths import count_tokens
     from slimtune.recipe import find_recipe, read_recipe
 
     prepared = checks.ready(read_recipe(find_recipe(recipe), overrides), data_dir=data)
     console = Console()
     with screen.Live(Console(stderr=True) if as_json else console) as listener:
-        tokens = checks.count_tokens(prepared, say=listener.say)
+        tokens = count_tokens(prepared.spec, prepared.task, prepared.recipe, say=listener.say)
     counted = None if isinstance(tokens, str) else tokens
     plan = checks.plan_of(prepared, gpu=get_gpu(gpu) if gpu else detect_gpu(), counted=counted)
     if as_json:

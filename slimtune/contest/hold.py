@@ -11,7 +11,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from slimtune.check import Ready, RowTokens, plan_of
+from slimtune.check import Ready, plan_of
 from slimtune.contest.table import Contest, Outcome
 from slimtune.contest.ways import Entry, entries_for
 from slimtune.doctor import installed_versions
@@ -19,6 +19,7 @@ from slimtune.engine.contestant.job import Job, Pace
 from slimtune.errors import Interrupted, UserError
 from slimtune.files import digest_file, read_json, write_json, writing
 from slimtune.gpus import DetectedGpu, detect_gpu
+from slimtune.lengths import count_rows
 from slimtune.models import get_model
 from slimtune.status import Listener
 from slimtune.wording import counted
@@ -52,8 +53,7 @@ def hold(
     recipe, card = prepared.recipe, detect_gpu()
     rows = _encoded(prepared)
     spec = prepared.spec if shape is None else get_model(shape)
-    tokens = RowTokens([len(row) for row in rows], [len(row.answer) for row in rows])
-    plan = plan_of(replace(prepared, spec=spec), gpu=card, counted=tokens)
+    plan = plan_of(replace(prepared, spec=spec), gpu=card, counted=count_rows(rows))
     entries = entries_for(plan, only=only)
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)

@@ -8,10 +8,10 @@ system prompts, a passage a question) make several such groups, side by side.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import torch
 
+from slimtune.engine.groups import prefix_groups, prefix_length
 from slimtune.engine.render import Encoded
 
 IGNORE = -100
@@ -79,35 +79,3 @@ def shared_prefix(rows: Sequence[Encoded], *, pad_id: int = 0, multiple: int = 1
     fill = {"ids": pad_id, "labels": IGNORE, "positions": 0}
     names = {"ids": ids, "labels": labels, "positions": positions, "group": group, "segment": segment, "before": before}
     return Layout(**{name: torch.tensor(value + [fill.get(name, NOWHERE)] * space) for name, value in names.items()})
-
-
-def prefix_groups(prompts: Sequence[Sequence[int]]) -> list[list[int]]:
-    """Prompts' numbers in groups that share a prefix, so that many tokens are computed once.
-
-    Prompts that share most are neighbours in the order of their tokens, and of n neighbours that share k tokens n - 1
-    times k are saved. No cut of that order saves more; found from the end on, in time quadratic in the prompts."""
-    order = sorted(range(len(prompts)), key=lambda index: prompts[index])
-    alike = [prefix_length([prompts[a], prompts[b]]) for a, b in pairwise(order)]
-    saved, cut = [0] * (len(order) + 1), [0] * len(order)
-    for start in range(len(order) - 1, -1, -1):
-        shared, saved[start], cut[start] = len(prompts[order[start]]) - 1, saved[start + 1], start + 1
-        for end in range(start + 1, len(order)):
-            shared = min(shared, alike[end - 1])
-            if (end - start) * shared + saved[end + 1] > saved[start]:
-                saved[start], cut[start] = (end - start) * shared + saved[end + 1], end + 1
-    groups, start = [], 0
-    while start < len(order):
-        groups.append(sorted(order[start : cut[start]]))
-        start = cut[start]
-    return sorted(groups)
-
-
-def prefix_length(prompts: Sequence[Sequence[int]]) -> int:
-    """How many leading tokens all prompts share, leaving each at least one token of its own: the first answer token is
-    predicted from it."""
-    shortest = min(map(len, prompts)) - 1
-    first, last = min(prompts), max(prompts)  # in the order of their tokens: what these share, all share
-    for index in range(shortest):
-        if first[index] != last[index]:
-            return index
-    return max(shortest, 0)

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from slimtune.engine.collate import NOWHERE, Batch, Layout
+from slimtune.engine.parts import parts_of
 
 
 def as_batch(layout: Layout, model: Any) -> Batch:
@@ -24,6 +25,9 @@ def as_batch(layout: Layout, model: Any) -> Batch:
         _tell_convolutions(model, here.before)
     windows = {"full_attention": None, "sliding_attention": window}
     masks = {kind: here.mask(window=windows[kind]) if kind in windows else None for kind in kinds}
+    if device.type == "cpu":
+        for kind in kinds & windows.keys():
+            masks[kind].parts = parts_of(layout, window=windows[kind])
     return {
         "input_ids": here.ids[None],
         "labels": here.labels[None],

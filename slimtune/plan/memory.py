@@ -33,7 +33,8 @@ STEP_BUFFERS_GIB = 1 / 32
 DYNAMIC_SHARE_IN_16BIT = (
     0.045  # of the linear weights, where the repository's own list is not at hand: files 10% larger
 )
-_KEPT_CPU = (5, 4)  # hidden- and intermediate-sized fp32 values a token and layer: SmolLM2-135M on a CPU
+# hidden- and intermediate-sized fp32 values a token and layer, without and with checkpointing: SmolLM2-135M on a CPU
+_KEPT_CPU = {False: (13, 8), True: (5, 4)}
 _LOSS_BYTES_CPU = 9  # logits, their softmax and their gradient, all at once
 _PROCESS_RAM_GIB = 0.58  # Python with torch, transformers and Unsloth imported, on a CPU
 
@@ -42,6 +43,7 @@ _PROCESS_RAM_GIB = 0.58  # Python with torch, transformers and Unsloth imported,
 class Setting:
     """The choices that decide memory. `row_tokens`: the longest row, which every row of a micro-batch is padded to.
     `answer_tokens`: of the longest answer; None: every token is supervised.
+    `prefix_tokens`: of the beginning that all rows share, where it is computed once.
     `unquantised`: how many linear weights a dynamic 4-bit repository leaves in 16-bit; None where that is not known."""
 
     quantisation: str  # "4bit" | "16bit"
@@ -55,10 +57,12 @@ class Setting:
     tiled_mlp: bool = False
     offload_embedding: bool = False
     unquantised: int | None = None
+    prefix_tokens: int = 0
 
     @property
     def tokens(self) -> int:
-        return self.micro_batch * self.row_tokens
+        """The tokens of a micro-batch that are computed."""
+        return self.prefix_tokens + self.micro_batch * (self.row_tokens - self.prefix_tokens)
 
     @property
     def supervised(self) -> int:
@@ -166,8 +170,11 @@ def _step_gib(spec: ModelSpec, setting: Setting, fitted: Constants) -> dict[str,
 
 def _step_gib_cpu(spec: ModelSpec, setting: Setting) -> dict[str, float]:
     shapes, tokens = spec.shapes, setting.tokens
-    values = (_KEPT_CPU[0] * shapes.hidden + _KEPT_CPU[1] * shapes.intermediate) * shapes.layers
-    return {"activations": values * tokens * 4 / GIB, "loss": setting.supervised * shapes.vocab * _LOSS_BYTES_CPU / GIB}
+    of_hidden, of_wide = _KEPT_CPU[setting.checkpointing]
+    values = (of_hidden * shapes.hidden + of_wide * shapes.intermediate) * shapes.layers * tokens
+    if setting.prefix_tokens and not setting.checkpointing:  # every row has keys and values of the prefix of its own
+        values += 2 * shapes.heads * shapes.head_dim * shapes.layers * setting.micro_batch * setting.row_tokens
+    return {"activations": values * 4 / GIB, "loss": setting.supervised * shapes.vocab * _LOSS_BYTES_CPU / GIB}
 
 
 @cache

@@ -2,8 +2,7 @@
 
 Measured on an H100 with SmolLM2-135M, 16-bit weights without checkpointing trained 6.7 times as many tokens a second
 as the usual 4-bit with checkpointing: small models should not pay for settings made for big ones. So the order is:
-16-bit before 4-bit, no checkpointing before checkpointing, and the largest micro-batch that fits. A tiled MLP and an
-embedding in host memory cost time and come last, where nothing else fits.
+16-bit before 4-bit, no checkpointing before it, and the largest micro-batch. What costs time comes last.
 """
 
 import dataclasses
@@ -20,6 +19,7 @@ from slimtune.gpus import DetectedGpu, GpuSpec
 from slimtune.models import ModelSpec
 from slimtune.plan.memory import GIB, Setting, parts_gib
 from slimtune.plan.quantised import left_in_16bit
+from slimtune.wording import counted
 
 Quantisation = Literal["4bit", "16bit", "auto"]
 _BUSY_TOKENS = 2048  # a micro-batch below this leaves a card waiting: prefer the next setting
@@ -47,6 +47,7 @@ class Plan:
     context_tokens: int
     longest_row_tokens: int
     longest_answer_tokens: int | None  # None: every token is supervised
+    prefix_tokens: int  # of the beginning that all rows share, where it is computed once
     lora_r: int
     unquantised: int | None  # linear weights that files in 4-bit hold in 16-bit; None: not known, or not such files
     steps: int
@@ -63,7 +64,7 @@ class Plan:
         return Setting(
             self.quantisation, self.precision, self.checkpointing, self.micro_batch, self.longest_row_tokens,
             self.lora_r, cuda=self.gpu is not None, answer_tokens=self.longest_answer_tokens, tiled_mlp=self.tiled_mlp,
-            offload_embedding=self.offload_embedding, unquantised=self.unquantised,
+            offload_embedding=self.offload_embedding, unquantised=self.unquantised, prefix_tokens=self.prefix_tokens,
         )  # fmt: skip
 
     def as_json(self) -> dict[str, Any]:
@@ -85,6 +86,7 @@ def make_plan(
     longest_answer_tokens: int | None = None,
     row_tokens_mean: float | None = None,
     collation: str = "padded",
+    prefix_tokens: int = 0,
     ram_gib: float | None = None,
 ) -> Plan:
     """The fastest setting that is predicted to fit, keeping the effective `batch`.
@@ -107,6 +109,7 @@ def make_plan(
         "4bit" if gpu and quantisation != "16bit" else "16bit", choose_precision(spec, gpu), gpu is not None,
         micro_batch=min(sizes), row_tokens=longest, lora_r=lora_r, cuda=gpu is not None,
         answer_tokens=longest_answer_tokens, unquantised=unquantised,
+        prefix_tokens=min(prefix_tokens, longest - 1) if collation == "shared-prefix" else 0,
     )  # fmt: skip
     chosen = _fastest(spec, smallest, quantisation, sizes, room_gib)
     if chosen is None:
@@ -149,6 +152,7 @@ def _plan(
         context_tokens=context_tokens,
         longest_row_tokens=chosen.row_tokens,
         longest_answer_tokens=chosen.answer_tokens,
+        prefix_tokens=chosen.prefix_tokens,
         lora_r=chosen.lora_r,
         unquantised=chosen.unquantised,
         steps=math.ceil(examples / batch),
@@ -192,18 +196,18 @@ def _fastest(
         candidates = [
             dataclasses.replace(way, micro_batch=size)
             for size in sizes
-            if size == min(sizes) or size * way.row_tokens <= _ENOUGH_TOKENS
+            if size == min(sizes) or dataclasses.replace(way, micro_batch=size).tokens <= _ENOUGH_TOKENS
         ]
         fitting += [candidate for candidate in candidates if high_gib(spec, candidate) <= room_gib][:1]
-    busy_tokens = min(_BUSY_TOKENS, max(sizes) * smallest.row_tokens)
-    busy = [candidate for candidate in fitting if candidate.micro_batch * candidate.row_tokens >= busy_tokens]
+    busy_tokens = min(_BUSY_TOKENS, dataclasses.replace(smallest, micro_batch=max(sizes)).tokens)
+    busy = [candidate for candidate in fitting if candidate.tokens >= busy_tokens]
     return next(iter(busy or fitting), None)
 
 
 def _ways(spec: ModelSpec, smallest: Setting, quantisation: Quantisation) -> list[Setting]:
     """What to try, fastest first."""
     if not smallest.cuda:
-        return [dataclasses.replace(smallest, quantisation="16bit", checkpointing=False)]
+        return [dataclasses.replace(smallest, quantisation="16bit", checkpointing=again) for again in (False, True)]
     quantised = ["16bit", "4bit"] if quantisation == "auto" else [quantisation]
     ways = [
         dataclasses.replace(smallest, quantisation=weights, checkpointing=checkpointing)
@@ -227,16 +231,16 @@ def _notes(spec: ModelSpec, chosen: Setting, gpu, asked: Quantisation, collation
     """What was chosen and why, a sentence each."""
     notes = [spec.note[0].upper() + spec.note[1:] + "."] if spec.note else []
     if gpu is None:
-        notes.append("No GPU: training runs on the CPU, in fp32 and without checkpointing. The memory meant is RAM.")
+        how = f"in fp32 and with{'' if chosen.checkpointing else 'out'} checkpointing"
+        notes.append(f"No GPU: training runs on the CPU, {how}. The memory meant is RAM.")
         if asked == "4bit":
             notes.append("4-bit weights are for GPUs; here they are 16-bit weights held in fp32.")
     else:
         notes += _card_notes(spec, chosen, gpu, asked)
-    rows = "row" if chosen.micro_batch == 1 else "rows"
     answers = f", answers up to {chosen.answer_tokens}," if chosen.answer_tokens else ""
-    notes.append(f"{chosen.micro_batch} {rows} of up to {chosen.row_tokens} tokens{answers} at a time.")
+    notes.append(f"{counted(chosen.micro_batch, 'row')} of up to {chosen.row_tokens} tokens{answers} at a time.")
     if collation == "shared-prefix":
-        notes.append("Rows share their prompt's prefix, so the peak stays below this: it is that of padded rows.")
+        notes.append(f"What prompts share is computed once: {chosen.prefix_tokens} tokens of all, and more of some.")
     return notes
 
 

@@ -44,7 +44,8 @@ def _rows_per_s(spec: ModelSpec, setting: Setting, gpu: GpuSpec, row_tokens: flo
         active += spec.expert_params * shapes.experts_per_token / shapes.experts
     passes = 6 if setting.checkpointing else 4
     attention = passes * shapes.layers * shapes.heads * shapes.head_dim * row_tokens
-    work = row_tokens * (passes * active + attention) * setting.micro_batch
+    computed = setting.prefix_tokens + setting.micro_batch * max(row_tokens - setting.prefix_tokens, 1.0)
+    work = computed * (passes * active + attention)
     penalty = _FP32_PENALTY if setting.precision == "fp32" else 1.0
     arithmetic = work * penalty / (gpu.half_tflops * 1e12 * _UTILISATION[end])
     launches = shapes.layers * _LAUNCH_S[setting.quantisation == "4bit"][end]

@@ -12,12 +12,13 @@ from typing import Any
 
 from slimtune import __version__
 from slimtune.answering import fitting_shots
-from slimtune.check import Ready, RowTokens, plan_of
+from slimtune.check import Ready, plan_of
 from slimtune.data import Example
 from slimtune.errors import Problems, UserError
 from slimtune.evaluate import choose_shots
 from slimtune.files import read_json, write_json
 from slimtune.gpus import GpuSpec, detect_gpu
+from slimtune.lengths import RowTokens, count_rows
 from slimtune.plan import Plan, refuse_full_disk, usable_tokens, yarn_for
 from slimtune.runs import Run
 from slimtune.status import Listener
@@ -70,7 +71,7 @@ class Bench:
         self.shots, longest = fitting_shots(renderer, self.task, asked, room_tokens=room)
         if len(self.shots) < len(asked):
             self.listener.say(f"{len(self.shots)} of {len(asked)} worked examples fit the model's context.")
-        self.plan = self._planned(RowTokens([len(row) for row in self.rows], [len(row.answer) for row in self.rows]))
+        self.plan = self._planned(count_rows(self.rows))
         self.model = self._load(where, renderer, window=max(self.recipe.context.length, longest + self.limit))
         write_json(self.run.folder / "plan.json", self.plan.as_json())
         facts = load.describe(self.model)

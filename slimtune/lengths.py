@@ -1,0 +1,103 @@
+"""How long are the rows, in tokens? Counted where the model's tokenizer is at hand, else guessed from characters."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from slimtune.data import Example
+from slimtune.errors import SlimtuneError
+from slimtune.models import ModelSpec
+from slimtune.recipe import Recipe
+from slimtune.tasks import Task
+
+_CHARACTERS_PER_TOKEN = 3.0  # for a first plan, before a tokenizer has counted; English text has 4 to 5
+
+
+@dataclass(frozen=True)
+class RowTokens:
+    """Training rows counted in tokens: prompt with answer, the answer alone, and what all prompts begin with."""
+
+    lengths: Sequence[int]
+    answers: Sequence[int]
+    prefix: int
+
+
+@dataclass(frozen=True)
+class TokenReport(RowTokens):
+    """What the tokenizer makes of the training rows. `supervised` is the share of all tokens the loss is on; `samples`
+    are rows, each alternating (text, is it supervised): the first, the one of middle length, the longest."""
+
+    too_long: int
+    supervised: float
+    samples: tuple[tuple[tuple[str, bool], ...], ...]
+
+    def histogram(self, bins: int = 8) -> list[tuple[int, int, int]]:
+        """Shortest, longest and number of the rows in each of up to `bins` equal spans of length."""
+        low, high = min(self.lengths), max(self.lengths)
+        width = max(1, -(-(high - low + 1) // bins))
+        return [
+            (start, start + width - 1, sum(start <= length < start + width for length in self.lengths))
+            for start in range(low, high + 1, width)
+        ]
+
+
+def guess_tokens(train: Sequence[Example]) -> RowTokens:
+    """The training rows' lengths from their characters: good enough for a first plan, without a tokenizer."""
+    from slimtune.engine.groups import prefix_length
+
+    return RowTokens(
+        [round(_characters(example) / _CHARACTERS_PER_TOKEN) + 32 for example in train],
+        [round(_answer_characters(example) / _CHARACTERS_PER_TOKEN) + 8 for example in train],
+        round(prefix_length([_prompt_text(example) for example in train]) / _CHARACTERS_PER_TOKEN),
+    )
+
+
+def count_rows(rows: Sequence[Any]) -> RowTokens:
+    """Of rows that are tokens already (engine/render.py: `Encoded`)."""
+    from slimtune.engine.groups import prefix_length
+
+    shared = prefix_length([row.prompt for row in rows])
+    return RowTokens([len(row) for row in rows], [len(row.answer) for row in rows], shared)
+
+
+def count_tokens(spec: ModelSpec, task: Task, recipe: Recipe, *, say: Callable[[str], None]) -> TokenReport | str:
+    """Render and tokenize every training row; or, in a sentence, why that is not possible here. `say` hears what takes
+    its time."""
+    from slimtune.engine import require_training
+    from slimtune.engine.render import encode_rows, load_tokenizer, make_renderer
+    from slimtune.engine.source import local_folder
+
+    try:
+        require_training()
+        folder = local_folder(spec, say=say)
+    except SlimtuneError as error:
+        return f"Tokens are not counted: {error}"
+    if folder is None:
+        return f"Tokens are not counted: {spec.label} is not on this machine yet; `slimtune run` fetches it."
+    renderer = make_renderer(load_tokenizer(folder, spec), spec, thinking=recipe.thinking)
+    rows = encode_rows(renderer, task.train, skip_bad=recipe.data.skip_bad)
+    counted = count_rows(rows)
+    text, by_length = renderer.tokenizer.decode, sorted(rows, key=len)
+    shown = {row.id: row for row in (rows[0], by_length[len(rows) // 2], by_length[-1])}
+    return TokenReport(
+        counted.lengths,
+        counted.answers,
+        counted.prefix,
+        sum(length > recipe.context.length for length in counted.lengths),
+        sum(counted.answers) / sum(counted.lengths),
+        tuple(((text(row.prompt), False), (text(row.answer), True)) for row in shown.values()),
+    )
+
+
+def _answer_characters(example: Example) -> int:
+    return len(example.target) if isinstance(example.target, str) else 120 * len(example.target)
+
+
+def _prompt_text(example: Example) -> str:
+    tools = str(example.tools) if example.tools else ""
+    return tools + "\n".join(message.content for message in example.messages)
+
+
+def _characters(example: Example) -> int:
+    tools = len(str(example.tools)) if example.tools else 0
+    return _answer_characters(example) + tools + sum(len(m.content) for m in example.messages)
