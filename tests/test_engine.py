@@ -218,6 +218,18 @@ def test_fifty_steps_take_the_same_losses_with_shared_prefixes_as_without(tiny_m
     assert shared_losses == pytest.approx(padded_losses, rel=1e-4)
 
 
+@pytest.mark.parametrize("again", [False, True])
+def test_a_layer_is_computed_twice_where_checkpointing_is_on_and_only_there(loaded, rows, tmp_path, again) -> None:
+    loaded.model = lora.attach_lora(
+        loaded.model, loaded.spec, r=4, alpha=8, dropout=0.0, seed=3, checkpointing=again, window=512
+    )
+    layer, forward, back = loaded.model.get_submodule("base_model.model.model.layers.0.mlp"), [], []
+    layer.register_forward_pre_hook(lambda *_: forward.append(1))  # computed again, it may stop before its end
+    layer.register_full_backward_hook(lambda *_: back.append(1))
+    trained(loaded, rows, tmp_path, epochs=1)
+    assert len(back) > 2 and len(forward) == len(back) * (2 if again else 1)
+
+
 @pytest.mark.parametrize("architecture", ["Llama", "Qwen3"])
 def test_packed_decoding_says_what_padded_decoding_says(
     architecture: str, tmp_path: Path, embedded: Path, task: Path

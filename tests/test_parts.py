@@ -1,4 +1,4 @@
-"""Attention in parts is attention under the mask: outputs and gradients, for prefixes and windows of many lengths."""
+"""Attention in parts is attention under the mask: outputs and gradients, for prefixes and suffixes of many lengths."""
 
 from types import SimpleNamespace
 
@@ -29,14 +29,14 @@ def layout(groups: list, *, multiple: int):
     return shared_prefix(rows, multiple=multiple)
 
 
-@pytest.mark.parametrize("multiple", [1, 16])
-@pytest.mark.parametrize("window", [None, 24, 7])
+@pytest.mark.parametrize(("multiple", "window"), [(1, None), (16, None), (1, 512)])
 @pytest.mark.parametrize("groups", GROUPS.values(), ids=GROUPS)
-def test_parts_give_what_the_mask_gives(groups, window, multiple, monkeypatch):
+def test_parts_give_what_the_mask_gives(groups, multiple, window, monkeypatch):
     monkeypatch.setattr(parts_module, "_CALL", -(10**9))  # worth it at any length
     row = layout(groups, multiple=multiple)
     mask, known = row.mask(window=window), row.mask(window=window)
     known.parts = parts_of(row, window=window)
+    assert len(known.parts) == len(groups)
     torch.manual_seed(1)
     asked = [torch.randn(1, heads, len(row.ids), 16, requires_grad=True) for heads in (4, 2, 2)]
     module = SimpleNamespace(num_key_value_groups=2, is_causal=True)
@@ -51,6 +51,8 @@ def test_parts_give_what_the_mask_gives(groups, window, multiple, monkeypatch):
         torch.testing.assert_close(by_parts, by_mask, rtol=1e-5, atol=2e-6)
 
 
-def test_parts_are_taken_where_they_cost_less():
-    assert parts_of(layout([(400, [(6, 4)] * 16)], multiple=1)) is not None
+def test_parts_are_taken_where_they_cost_less_and_no_window_hides_anything():
+    row = layout([(400, [(6, 4)] * 16)], multiple=1)
+    assert len(parts_of(row)) == 1 and parts_of(row, window=410) is not None
+    assert parts_of(row, window=409) is None  # the last token is the 410th of its example
     assert parts_of(layout([(10, [(6, 4)] * 3)], multiple=1)) is None
