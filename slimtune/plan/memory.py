@@ -172,8 +172,9 @@ def _step_gib_cpu(spec: ModelSpec, setting: Setting) -> dict[str, float]:
     shapes, tokens = spec.shapes, setting.tokens
     of_hidden, of_wide = _KEPT_CPU[setting.checkpointing]
     values = (of_hidden * shapes.hidden + of_wide * shapes.intermediate) * shapes.layers * tokens
-    if setting.prefix_tokens and not setting.checkpointing:  # every row has keys and values of the prefix of its own
-        values += 2 * shapes.heads * shapes.head_dim * shapes.layers * setting.micro_batch * setting.row_tokens
+    if setting.prefix_tokens and not setting.checkpointing:  # suffixes are laid side by side for their attention
+        suffixes = setting.micro_batch * (setting.row_tokens - setting.prefix_tokens)
+        values += 3 * shapes.heads * shapes.head_dim * shapes.layers * suffixes
     return {"activations": values * 4 / GIB, "loss": setting.supervised * shapes.vocab * _LOSS_BYTES_CPU / GIB}
 
 
