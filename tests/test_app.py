@@ -143,6 +143,7 @@ def small(page: Page) -> None:
     """The demo's recipe, cut down to six steps."""
     page.page.get_by_text("More", exact=True).click()
     page.fill("#training-rows-at-most", "48")
+    page.fill("#batch", "8")
     page.fill("#test-rows-at-most", "10")
     page.fill("#worked-examples", "0")
     page.wait_text("#outcome", r"6 steps")
