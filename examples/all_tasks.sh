@@ -15,6 +15,7 @@ OUT=${OUT:-runs/all-tasks}
 tasks=("$@")
 if [ "${#tasks[@]}" -eq 0 ]; then
 	mapfile -t tasks < <(python -c 'from slimtune.tasks import list_tasks; print(*(job.name for job in list_tasks()), sep="\n")')
+	[ "${#tasks[@]}" -gt 0 ] || exit 2 # python has said why
 fi
 mkdir -p "$OUT" || exit 73
 
