@@ -2,7 +2,7 @@
 
 Measured on an H100 with SmolLM2-135M, 16-bit weights without checkpointing trained 6.7 times as many tokens a second
 as the usual 4-bit with checkpointing: small models should not pay for settings made for big ones. So the order is:
-16-bit before 4-bit, no checkpointing before it, and the largest micro-batch. What costs time comes last.
+16-bit before 4-bit, no checkpointing before it, the largest micro-batch. What costs time comes last.
 """
 
 import dataclasses
@@ -23,7 +23,7 @@ from slimtune.wording import counted
 
 Quantisation = Literal["4bit", "16bit", "auto"]
 _BUSY_TOKENS = 2048  # a micro-batch below this leaves a card waiting: prefer the next setting
-_ENOUGH_TOKENS = 32768  # above this a larger micro-batch only takes memory, the host's too
+_ENOUGH_TOKENS = {True: 32768, False: 4096}  # of a card, of a CPU: above it a larger micro-batch only takes memory
 _BAND = {"low": (0.99, 0.85, 0.0), "high": (1.01, 1.10, 0.15)}  # resident, activations and loss, flat GiB
 
 
@@ -196,7 +196,7 @@ def _fastest(
         candidates = [
             dataclasses.replace(way, micro_batch=size)
             for size in sizes
-            if size == min(sizes) or dataclasses.replace(way, micro_batch=size).tokens <= _ENOUGH_TOKENS
+            if size == min(sizes) or dataclasses.replace(way, micro_batch=size).tokens <= _ENOUGH_TOKENS[way.cuda]
         ]
         fitting += [candidate for candidate in candidates if high_gib(spec, candidate) <= room_gib][:1]
     busy_tokens = min(_BUSY_TOKENS, dataclasses.replace(smallest, micro_batch=max(sizes)).tokens)
