@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from slimtune.data import Example
-from slimtune.errors import SlimtuneError
+from slimtune.errors import SlimtuneError, UserError
 from slimtune.models import ModelSpec
 from slimtune.recipe import Recipe
 from slimtune.tasks import Task
@@ -45,10 +45,11 @@ def guess_tokens(train: Sequence[Example]) -> RowTokens:
     """The training rows' lengths from their characters: good enough for a first plan, without a tokenizer."""
     from slimtune.engine.groups import prefix_length
 
+    prompts, answers = [_prompt(example) for example in train], [_answer_characters(example) for example in train]
     return RowTokens(
-        [round(_characters(example) / _CHARACTERS_PER_TOKEN) + 32 for example in train],
-        [round(_answer_characters(example) / _CHARACTERS_PER_TOKEN) + 8 for example in train],
-        round(prefix_length([_prompt_text(example) for example in train]) / _CHARACTERS_PER_TOKEN),
+        [round((len(p) + a) / _CHARACTERS_PER_TOKEN) + 32 for p, a in zip(prompts, answers, strict=True)],
+        [round(count / _CHARACTERS_PER_TOKEN) + 8 for count in answers],
+        round(prefix_length(prompts) / _CHARACTERS_PER_TOKEN),
     )
 
 
@@ -60,21 +61,28 @@ def count_rows(rows: Sequence[Any]) -> RowTokens:
     return RowTokens([len(row) for row in rows], [len(row.answer) for row in rows], shared)
 
 
-def count_tokens(spec: ModelSpec, task: Task, recipe: Recipe, *, say: Callable[[str], None]) -> TokenReport | str:
-    """Render and tokenize every training row; or, in a sentence, why that is not possible here. `say` hears what takes
-    its time."""
+def local_renderer(spec: ModelSpec, recipe: Recipe, *, say: Callable[[str], None]) -> Any:
+    """What makes tokens of rows (engine/render.py: `Renderer`), of a model whose files are here. `say` hears what takes
+    its time. Raises UserError where they are not, or what reads them is not installed."""
     from slimtune.engine import require_training
-    from slimtune.engine.render import encode_rows, load_tokenizer, make_renderer
+    from slimtune.engine.render import load_tokenizer, make_renderer
     from slimtune.engine.source import local_folder
 
+    require_training()
+    folder = local_folder(spec, say=say)
+    if folder is None:
+        raise UserError(f"{spec.label} is not on this machine yet; `slimtune run` fetches it.")
+    return make_renderer(load_tokenizer(folder, spec), spec, thinking=recipe.thinking)
+
+
+def count_tokens(spec: ModelSpec, task: Task, recipe: Recipe, *, say: Callable[[str], None]) -> TokenReport | str:
+    """Render and tokenize every training row; or, in a sentence, why that is not possible here."""
+    from slimtune.engine.render import encode_rows
+
     try:
-        require_training()
-        folder = local_folder(spec, say=say)
+        renderer = local_renderer(spec, recipe, say=say)
     except SlimtuneError as error:
         return f"Tokens are not counted: {error}"
-    if folder is None:
-        return f"Tokens are not counted: {spec.label} is not on this machine yet; `slimtune run` fetches it."
-    renderer = make_renderer(load_tokenizer(folder, spec), spec, thinking=recipe.thinking)
     rows = encode_rows(renderer, task.train, skip_bad=recipe.data.skip_bad)
     counted = count_rows(rows)
     text, by_length = renderer.tokenizer.decode, sorted(rows, key=len)
@@ -93,11 +101,5 @@ def _answer_characters(example: Example) -> int:
     return len(example.target) if isinstance(example.target, str) else 120 * len(example.target)
 
 
-def _prompt_text(example: Example) -> str:
-    tools = str(example.tools) if example.tools else ""
-    return tools + "\n".join(message.content for message in example.messages)
-
-
-def _characters(example: Example) -> int:
-    tools = len(str(example.tools)) if example.tools else 0
-    return _answer_characters(example) + tools + sum(len(m.content) for m in example.messages)
+def _prompt(example: Example) -> str:
+    return (str(example.tools) if example.tools else "") + "".join(message.content for message in example.messages)

@@ -10,7 +10,21 @@ from pathlib import Path
 
 import pytest
 
-VERBS = ("run", "check", "plan", "app", "evaluate", "list", "new", "doctor", "demo", "rank", "recommend", "sweep", "bench")
+VERBS = (
+    "run",
+    "check",
+    "plan",
+    "app",
+    "evaluate",
+    "list",
+    "new",
+    "doctor",
+    "demo",
+    "rank",
+    "recommend",
+    "sweep",
+    "bench",
+)
 
 
 def slimtune(*arguments: object, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:

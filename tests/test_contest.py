@@ -127,7 +127,7 @@ def test_a_contest_that_is_killed_goes_on_and_both_of_our_layouts_see_the_same_l
                "--warm", "3", "--steps", "12", "--way", "slimtune", "--way", OWN_CHOICE]  # fmt: skip
     victim = subprocess.Popen(command, start_new_session=True)
     deadline = time.monotonic() + 300
-    while not list(out.glob("*/asked.json")):
+    while not list(out.glob("*/told.json")):
         assert victim.poll() is None and time.monotonic() < deadline
         time.sleep(0.1)
     victim.send_signal(signal.SIGTERM)

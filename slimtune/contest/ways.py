@@ -29,12 +29,10 @@ def entries_for(plan: Plan, *, only: Sequence[str] = ()) -> tuple[Entry, ...]:
     Unsloth at its best is searched among its layouts, with slimtune's precision and checkpointing and, where memory
     allows, with 16-bit weights and no checkpointing, by as many examples at a time as make a batch, and by a quarter.
     """
-    ours = Way(
-        SLIMTUNE, plan.collation, plan.quantisation, plan.precision, plan.checkpointing, plan.micro_batch
-    )  # fmt: skip
+    ours = Way(SLIMTUNE, plan.collation, plan.quantisation, plan.precision, plan.checkpointing, plan.micro_batch)
     whole, quarter = plan.batch, max(1, plan.batch // 4)
-    defaults = replace(ours, library=UNSLOTH, collation=OWN_CHOICE, checkpointing=True, micro_batch=_default(plan))
-    defaults = replace(defaults, quantisation="16bit" if plan.gpu is None else "4bit")
+    weights, few = "16bit" if plan.gpu is None else "4bit", min(_DEFAULT_MICRO_BATCH, plan.batch)
+    defaults = Way(UNSLOTH, OWN_CHOICE, weights, plan.precision, checkpointing=True, micro_batch=few)
     entries = [
         Entry(ours, (COLLATION, CHOICE), OURS),
         Entry(replace(ours, collation="padded"), (COLLATION,)),
@@ -48,15 +46,12 @@ def entries_for(plan: Plan, *, only: Sequence[str] = ()) -> tuple[Entry, ...]:
         for collation in ("padded", "padding-free", "packed"):
             entries.append(Entry(replace(same, collation=collation), (COLLATION, CHOICE)))
             entries.append(Entry(replace(free, collation=collation), (CHOICE,)))
-    chosen = [entry for entry in _merged(entries) if not only or any(word in entry.way.slug for word in only)]
+    everyone = _merged(entries)
+    chosen = tuple(entry for entry in everyone if not only or any(word in entry.way.slug for word in only))
     if not chosen:
-        known = ", ".join(entry.way.slug for entry in _merged(entries))
+        known = ", ".join(entry.way.slug for entry in everyone)
         raise UserError(f"No contestant's name has {' or '.join(only)} in it. There are: {known}.")
-    return tuple(chosen)
-
-
-def _default(plan: Plan) -> int:
-    return min(_DEFAULT_MICRO_BATCH, plan.batch)
+    return chosen
 
 
 def _merged(entries: Sequence[Entry]) -> list[Entry]:

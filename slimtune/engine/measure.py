@@ -45,11 +45,22 @@ class Measured:
     seconds: float
 
 
-class _Measuring(RowTrainer):
+class Measuring(RowTrainer):
     """The trainer, without checkpoints: nothing here is worth keeping."""
 
     def _save_checkpoint(self, model, trial) -> None:
         pass
+
+
+def even_steps(
+    *, rows: int, steps: int, batch: int, micro_batch: int, collation: str, lr: float, seed: int
+) -> Settings:
+    """So many steps of one rate, for their memory or their speed."""
+    return Settings(
+        epochs=steps * batch / rows, lr=lr, schedule="constant", warmup=0.0, batch=batch, micro_batch=micro_batch,
+        collation=collation, weight_decay=0.0, max_grad_norm=1.0, seed=seed, checkpoint_minutes=1e6,
+        checkpoint_steps=None, keep_checkpoints=1,
+    )  # fmt: skip
 
 
 def measure_steps(
@@ -60,17 +71,15 @@ def measure_steps(
     Raises UserError where it does not fit, as a run would: a micro-batch that had to be split did not fit either.
     """
     rows = _random_rows(micro_batch * steps, row_tokens, answer_tokens, _SEED)
-    settings = Settings(
-        epochs=1, lr=2e-4, schedule="constant", warmup=0.0, batch=micro_batch, micro_batch=micro_batch,
-        collation="padded", weight_decay=0.0, max_grad_norm=1.0, seed=_SEED, checkpoint_minutes=1e6,
-        checkpoint_steps=None, keep_checkpoints=1,
-    )  # fmt: skip
+    settings = even_steps(
+        rows=len(rows), steps=steps, batch=micro_batch, micro_batch=micro_batch, collation="padded", lr=2e-4, seed=_SEED
+    )
     reports: list[StepReport] = []
     FastLanguageModel.for_training(loaded.model)
     release()
     resident = _allocated_gib()
     with tempfile.TemporaryDirectory() as folder:
-        trainer = _Measuring(
+        trainer = Measuring(
             loaded, rows, settings, Path(folder), steps, reports.append, lambda: False, lambda text: None
         )
         trainer.train()

@@ -43,13 +43,16 @@ class Way:
 
 @dataclass(frozen=True)
 class Job:
-    """`rows` is a JSON file of pairs of prompt and answer, as token ids. `shape` names a model whose shape is trained
+    """`rows` is a JSON file of pairs of prompt and answer, as token ids, of that digest. `where` says the machine and
+    its versions: whoever trained elsewhere did another job. `shape` names a model whose shape is trained
     with random weights; else `model` is a recipe's. `warm` steps are not timed, the `steps` after them are."""
 
     way: Way
     model: str
     shape: str | None
     rows: str
+    rows_sha256: str
+    where: str
     window: int
     r: int
     batch: int
