@@ -1,23 +1,31 @@
 """A shared-prefix row as a model takes it: each kind of layer is told who comes before whom in its own way.
 
-Full attention takes a mask; a sliding window takes a mask of its own, by position; a short convolution mixes each token
-with the few before it, and is told which those are, for a suffix's neighbour in the row belongs to another example.
+Unsloth's own layers on a GPU take the row itself, by a hook they have for GRPO's shared prompts. Elsewhere full
+attention takes a mask, which knows its row; a sliding window takes a mask of its own, by position; a short convolution
+mixes each token with the few before it, and is told which those are, for a suffix's neighbour in the row belongs to
+another example.
 """
 
 import types
 from typing import Any
 
 import torch
+from unsloth.utils import attention_dispatch
 
+from slimtune.engine.attention import Row, over_segments, worth_it
 from slimtune.engine.collate import NOWHERE, Batch, Layout
-from slimtune.engine.parts import parts_of
 
 
-def as_batch(layout: Layout, model: Any) -> Batch:
-    """input_ids, labels, position_ids [1, T] and the masks that `model`'s layers ask for, on its device. Its
-    convolutions remember this layout until the next one."""
+def as_batch(layout: Layout, model: Any, *, segments: bool) -> Batch:
+    """input_ids, labels, position_ids [1, T] and what `model`'s layers ask for, on its device: with `segments` the row
+    for Unsloth's own layers, which drop a mask in training without a word; else masks. Its convolutions remember this
+    layout until the next one."""
     config, device = model.config.get_text_config(), model.device
-    here = Layout(**{name: tensor.to(device) for name, tensor in vars(layout).items()})
+    here = Layout(**{name: tensor.to(device, non_blocking=True) for name, tensor in vars(layout).items()})
+    batch = {"input_ids": here.ids[None], "labels": here.labels[None], "position_ids": here.positions[None]}
+    if segments:
+        attention_dispatch._flex_shared_prefix_attention = over_segments
+        return batch | {"prefix_seg_info": Row.of(layout, device)}
     window = getattr(config, "sliding_window", None)
     alike = ["sliding_attention" if window else "full_attention"]  # every layer, where the config names none
     kinds = set(getattr(config, "layer_types", None) or alike)
@@ -25,15 +33,18 @@ def as_batch(layout: Layout, model: Any) -> Batch:
         _tell_convolutions(model, here.before)
     windows = {"full_attention": None, "sliding_attention": window}
     masks = {kind: here.mask(window=windows[kind]) if kind in windows else None for kind in kinds}
-    if device.type == "cpu":
+    if device.type == "cpu" and (row := _row(layout)):
         for kind in kinds & windows.keys():
-            masks[kind].parts = parts_of(layout, window=windows[kind])
-    return {
-        "input_ids": here.ids[None],
-        "labels": here.labels[None],
-        "position_ids": here.positions[None],
-        "attention_mask": masks if len(masks) > 1 else next(iter(masks.values())),
-    }
+            masks[kind].row = row if worth_it(row, layout, window=windows[kind]) else None
+    return batch | {"attention_mask": masks if len(masks) > 1 else next(iter(masks.values()))}
+
+
+def _row(layout: Layout) -> Row | None:
+    """None where only a mask will do: prompts of a single token beside longer ones."""
+    try:
+        return Row.of(layout, torch.device("cpu"))
+    except ValueError:
+        return None
 
 
 def _tell_convolutions(model: Any, before: torch.Tensor) -> None:

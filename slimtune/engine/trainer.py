@@ -105,7 +105,9 @@ class RowTrainer(SFTTrainer):
 
     def _tensors(self, part: Sequence[Encoded]) -> Batch:
         if self.settings.collation == "shared-prefix":
-            tensors = as_batch(shared_prefix(part, pad_id=self.pad_id), self.model)
+            segments = self.args.device.type == "cuda" and self.spec.fast_path
+            layout = shared_prefix(part, pad_id=self.pad_id, multiple=64 if segments else 1)
+            tensors = as_batch(layout, self.model, segments=segments)
         else:
             tensors = padded(part, pad_id=self.pad_id, multiple=8 if self.args.device.type == "cuda" else 1)
         asked = tensors["labels"][tensors["labels"] != IGNORE].tolist()

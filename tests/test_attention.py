@@ -6,14 +6,13 @@ import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
-from slimtune.engine import parts as parts_module  # noqa: E402
+from slimtune.engine.attention import Row, on_attention, worth_it  # noqa: E402
 from slimtune.engine.collate import NOWHERE, shared_prefix  # noqa: E402
-from slimtune.engine.parts import on_attention, parts_of  # noqa: E402
 from slimtune.engine.render import Encoded  # noqa: E402
 
 GROUPS = {
     "one prefix, suffixes of unequal length": [(30, [(4, 3), (7, 1), (2, 2)])],
-    "rows of one, of two and with nothing shared": [(0, [(4, 3)]), (12, [(3, 2), (5, 5)]), (40, [(1, 1)])],
+    "rows of one and of two": [(3, [(1, 3)]), (12, [(3, 2), (5, 5)]), (40, [(1, 1)])],
     "a long prefix": [(200, [(5, 4)] * 6)],
 }
 
@@ -29,18 +28,19 @@ def layout(groups: list, *, multiple: int):
     return shared_prefix(rows, multiple=multiple)
 
 
-@pytest.mark.parametrize(("multiple", "window"), [(1, None), (16, None), (1, 512)])
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize("multiple", [1, 16])
 @pytest.mark.parametrize("groups", GROUPS.values(), ids=GROUPS)
-def test_parts_give_what_the_mask_gives(groups, multiple, window, monkeypatch):
-    monkeypatch.setattr(parts_module, "_CALL", -(10**9))  # worth it at any length
-    row = layout(groups, multiple=multiple)
-    mask, known = row.mask(window=window), row.mask(window=window)
-    known.parts = parts_of(row, window=window)
-    assert len(known.parts) == len(groups)
+def test_parts_give_what_the_mask_gives(groups, multiple):
+    laid = layout(groups, multiple=multiple)
+    mask, known = laid.mask(), laid.mask()
+    known.row = Row.of(laid, CPU)
     torch.manual_seed(1)
-    asked = [torch.randn(1, heads, len(row.ids), 16, requires_grad=True) for heads in (4, 2, 2)]
+    asked = [torch.randn(1, heads, len(laid.ids), 16, requires_grad=True) for heads in (4, 2, 2)]
     module = SimpleNamespace(num_key_value_groups=2, is_causal=True)
-    real = (row.group != NOWHERE)[None, :, None, None]
+    real = (laid.group != NOWHERE)[None, :, None, None]
     seen = []
     for one in (mask, known):
         out, _ = on_attention(module, *asked, one, scaling=0.2)
@@ -52,7 +52,9 @@ def test_parts_give_what_the_mask_gives(groups, multiple, window, monkeypatch):
 
 
 def test_parts_are_taken_where_they_cost_less_and_no_window_hides_anything():
-    row = layout([(400, [(6, 4)] * 16)], multiple=1)
-    assert len(parts_of(row)) == 1 and parts_of(row, window=410) is not None
-    assert parts_of(row, window=409) is None  # the last token is the 410th of its example
-    assert parts_of(layout([(10, [(6, 4)] * 3)], multiple=1)) is None
+    laid = layout([(400, [(6, 4)] * 16)], multiple=1)
+    row = Row.of(laid, CPU)
+    assert worth_it(row, laid) and worth_it(row, laid, window=410)
+    assert not worth_it(row, laid, window=409)  # the last token is the 410th of its example
+    short = layout([(10, [(6, 4)] * 3)], multiple=1)
+    assert not worth_it(Row.of(short, CPU), short)
