@@ -247,11 +247,10 @@ def over(loaded: Any, batches: list[dict[str, Any]]) -> dict[str, Any]:
     import torch
 
     from slimtune.engine.answers import loss_on_answers
-    from slimtune.engine.collate import IGNORE
 
     loaded.model.train()
     loaded.model.zero_grad()
-    items, loss = torch.stack([(batch["labels"] != IGNORE).sum() for batch in batches]).sum(), 0.0
+    items, loss = torch.tensor(sum(len(batch["targets"]) for batch in batches)), 0.0
     for batch in batches:
         if loaded.spec.traits.model_type == "gemma3":
             batch["token_type_ids"] = torch.zeros_like(batch["input_ids"])
@@ -276,10 +275,13 @@ def on_answers(loaded: Any, task: Any) -> dict[str, float]:
         batch["token_type_ids"] = torch.zeros_like(batch["input_ids"])
     mask = torch.tensor([[1] * len(row) + [0] * (batch["input_ids"].shape[1] - len(row)) for row in rows])
     assert not mask.all(), "no row is padded"
-    items = (batch["labels"] != IGNORE).sum()
+    items = torch.tensor(len(batch["targets"]))
+    labels = torch.full_like(batch["input_ids"], IGNORE)
+    labels.view(-1)[batch["places"] + 1] = batch["targets"]
+    whole = {name: value for name, value in batch.items() if name not in ("places", "targets")}
     ways = {
         "ours": lambda: loss_on_answers(loaded.model, batch, items=items),
-        "all": lambda: loaded.model(**batch, attention_mask=mask, num_items_in_batch=items).loss,
+        "all": lambda: loaded.model(**whole, labels=labels, attention_mask=mask, num_items_in_batch=items).loss,
     }
     found, gradients = {}, {}
     for name, loss_of in ways.items():

@@ -113,9 +113,9 @@ def test_the_loss_is_on_the_answer_alone_and_ends_with_the_stop_token(loaded, ro
     decode = loaded.renderer.tokenizer.decode
     assert decode(rows[0].answer) == "pay<|im_end|>" and decode(rows[0].prompt).endswith("<|im_start|>assistant\n")
     batch = padded(rows[:3], pad_id=0)
-    for row, labels in zip(rows, batch["labels"].tolist(), strict=False):
-        assert tuple(label for label in labels if label != -100) == row.answer
-        assert row.answer.count(loaded.renderer.tokenizer.eos_token_id) == 1
+    assert batch["targets"].tolist() == [token for row in rows[:3] for token in row.answer]
+    assert torch.equal(batch["input_ids"].flatten()[batch["places"] + 1], batch["targets"])
+    assert all(row.answer.count(loaded.renderer.tokenizer.eos_token_id) == 1 for row in rows)
 
 
 def test_a_template_that_does_not_close_the_answer_stops_the_run(loaded, task: Path) -> None:

@@ -13,20 +13,19 @@ from slimtune.engine.collate import IGNORE, Batch
 
 
 def loss_on_answers(model: Any, batch: Batch, *, items: torch.Tensor) -> torch.Tensor:
-    """The loss of `batch` (input_ids and labels of shape [rows, tokens], at least one of them supervised), as the model
-    divides it by `items`: a scalar."""
-    following = torch.nn.functional.pad(batch["labels"], (0, 1), value=IGNORE)[:, 1:]
-    predicting = following != IGNORE
+    """The loss of `batch` (collate.py), as the model divides it by `items`: a scalar. Nothing waits for the device."""
+    places, targets = batch["places"], batch["targets"]
 
     def keep_predicting(module: Any, args: Any, output: Any) -> Any:
-        states = output.last_hidden_state[predicting]
+        states = output.last_hidden_state.flatten(0, 1)[places]
         output.last_hidden_state = torch.cat([states, states[-1:]])[None]  # the last one predicts nothing: labels shift
         return output
 
-    labels = torch.nn.functional.pad(following[predicting], (1, 0), value=IGNORE)[None]
+    labels = torch.nn.functional.pad(targets, (1, 0), value=IGNORE)[None]
+    asked = {name: value for name, value in batch.items() if name not in ("places", "targets")}
     decoder = model.get_base_model().base_model
     hook = decoder.register_forward_hook(keep_predicting)
     try:
-        return model(**(batch | {"labels": labels}), num_items_in_batch=items).loss
+        return model(**asked, labels=labels, num_items_in_batch=items).loss
     finally:
         hook.remove()

@@ -20,15 +20,23 @@ Batch = dict[str, torch.Tensor]
 
 
 def padded(rows: Sequence[Encoded], *, pad_id: int, multiple: int = 1) -> Batch:
-    """input_ids and labels of shape [rows, longest], padded on the right to a multiple. No mask: a causal model's
-    tokens see nothing to their right, and without one attention takes its fastest way."""
+    """input_ids of shape [rows, longest], padded on the right to a multiple, and their `answers`. No mask: a causal
+    model's tokens see nothing to their right, and without one attention takes its fastest way."""
     width = -(-max(map(len, rows)) // multiple) * multiple
-    batch = {"input_ids": [], "labels": []}
+    ids, labels = [], []
     for row in rows:
         space = width - len(row)
-        batch["input_ids"].append([*row.prompt, *row.answer, *[pad_id] * space])
-        batch["labels"].append([*[IGNORE] * len(row.prompt), *row.answer, *[IGNORE] * space])
-    return {name: torch.tensor(value) for name, value in batch.items()}
+        ids.append([*row.prompt, *row.answer, *[pad_id] * space])
+        labels.append([*[IGNORE] * len(row.prompt), *row.answer, *[IGNORE] * space])
+    return {"input_ids": torch.tensor(ids)} | answers(torch.tensor(labels))
+
+
+def answers(labels: torch.Tensor) -> Batch:
+    """Of labels [rows, tokens], IGNORE where nothing is asked: `targets`, the tokens asked for, and the `places`, rows
+    laid end to end, that they are predicted from. Found before a device has them, so that none has to be waited for."""
+    following = torch.nn.functional.pad(labels, (0, 1), value=IGNORE)[:, 1:].flatten()
+    places = (following != IGNORE).nonzero()[:, 0]
+    return {"places": places, "targets": following[places]}
 
 
 @dataclass(frozen=True)

@@ -6,25 +6,25 @@ mixes each token with the few before it, and is told which those are, for a suff
 another example.
 """
 
+import unsloth  # noqa: I001  first: it patches what the others import
 import types
 from typing import Any
 
 import torch
-from unsloth.utils import attention_dispatch
 
 from slimtune.engine.attention import Row, over_segments, worth_it
-from slimtune.engine.collate import NOWHERE, Batch, Layout
+from slimtune.engine.collate import NOWHERE, Batch, Layout, answers
 
 
 def as_batch(layout: Layout, model: Any, *, segments: bool) -> Batch:
-    """input_ids, labels, position_ids [1, T] and what `model`'s layers ask for, on its device: with `segments` the row
-    for Unsloth's own layers, which drop a mask in training without a word; else masks. Its convolutions remember this
-    layout until the next one."""
+    """input_ids, position_ids [1, T], `answers` and what `model`'s layers ask for: with `segments` the row, which is for
+    Unsloth's layers, as they drop a mask in training without a word; else masks. Its convolutions remember this layout
+    until the next one. All on its device but for the answers."""
     config, device = model.config.get_text_config(), model.device
     here = Layout(**{name: tensor.to(device, non_blocking=True) for name, tensor in vars(layout).items()})
-    batch = {"input_ids": here.ids[None], "labels": here.labels[None], "position_ids": here.positions[None]}
+    batch = {"input_ids": here.ids[None], "position_ids": here.positions[None], **answers(layout.labels[None])}
     if segments:
-        attention_dispatch._flex_shared_prefix_attention = over_segments
+        unsloth.utils.attention_dispatch._flex_shared_prefix_attention = over_segments
         return batch | {"prefix_seg_info": Row.of(layout, device)}
     window = getattr(config, "sliding_window", None)
     alike = ["sliding_attention" if window else "full_attention"]  # every layer, where the config names none

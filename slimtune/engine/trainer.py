@@ -15,7 +15,7 @@ from trl import SFTConfig, SFTTrainer
 
 from slimtune.engine.answers import loss_on_answers
 from slimtune.engine.checkpoint import Misses, write_checkpoint
-from slimtune.engine.collate import IGNORE, Batch, padded, shared_prefix
+from slimtune.engine.collate import Batch, padded, shared_prefix
 from slimtune.engine.load import Loaded
 from slimtune.engine.memory import is_out_of_memory, release
 from slimtune.engine.prefix import as_batch
@@ -110,8 +110,8 @@ class RowTrainer(SFTTrainer):
             tensors = as_batch(layout, self.model, segments=segments)
         else:
             tensors = padded(part, pad_id=self.pad_id, multiple=8 if self.args.device.type == "cuda" else 1)
-        asked = tensors["labels"][tensors["labels"] != IGNORE].tolist()
-        assert sorted(asked) == sorted(token for row in part for token in row.answer), "the loss is not on the answers"
+        asked, answers = tensors["targets"].tolist(), (token for row in part for token in row.answer)
+        assert sorted(asked) == sorted(answers), "the loss is not on the answers"
         if self.spec.traits.model_type == "gemma3":  # with its vision tower it asks which tokens are of an image
             tensors["token_type_ids"] = torch.zeros_like(tensors["input_ids"])
         return self._prepare_inputs(tensors)
