@@ -17,7 +17,7 @@ from slimtune.engine.collate import NOWHERE, Batch, Layout, answers
 
 
 def as_batch(layout: Layout, model: Any, *, segments: bool) -> Batch:
-    """input_ids, position_ids [1, T], `answers` and what `model`'s layers ask for: with `segments` the row, which is for
+    """input_ids, position_ids [1, T], `answers` and what `model`'s layers ask for: with `segments` the row, for
     Unsloth's layers, as they drop a mask in training without a word; else masks. Its convolutions remember this layout
     until the next one. All on its device but for the answers."""
     config, device = model.config.get_text_config(), model.device
