@@ -11,10 +11,10 @@ SHARED_PREFIX_TYPES = frozenset(
 
 def choose_collation(spec: ModelSpec, *, asked: str, cuda: bool) -> str:
     """ "padded" or "shared-prefix". Raises UserError where the recipe asks for what would train something else."""
-    proven = spec.traits.model_type in SHARED_PREFIX_TYPES and not cuda
+    proven = spec.traits.model_type in SHARED_PREFIX_TYPES and (spec.fast_path or not cuda)
     if asked == "auto":
         return "shared-prefix" if proven else "padded"
     if asked == "shared-prefix" and not proven:
-        why = "Unsloth's GPU kernels ignore the mask it needs" if cuda else f"it is not proven for {spec.label}"
+        why = f"it is not proven for {spec.label}{' on a GPU' if cuda else ''}"
         raise UserError(f"train.collation: shared-prefix is not available here: {why}. Use auto or padded.")
     return asked
