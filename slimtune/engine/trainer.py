@@ -1,7 +1,6 @@
 """TRL's SFTTrainer over whole optimizer batches: it owns the loop, we own batches, checkpoints and what goes wrong."""
 
 from unsloth import FastLanguageModel  # noqa: F401, I001  first: it patches what the others import
-import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,9 +10,10 @@ import torch
 from datasets import Dataset
 from torch.utils.data import DataLoader
 from transformers import PrinterCallback, TrainerCallback
-from trl import SFTConfig, SFTTrainer
+from trl import SFTTrainer
 
 from slimtune.engine.answers import loss_on_answers
+from slimtune.engine.arguments import arguments
 from slimtune.engine.checkpoint import Misses, write_checkpoint
 from slimtune.engine.collate import Batch, padded, shared_prefix
 from slimtune.engine.load import Loaded
@@ -48,7 +48,7 @@ class RowTrainer(SFTTrainer):
         self.order = row_order(len(rows), epochs=settings.epochs, seed=settings.seed)
         super().__init__(
             model=loaded.model,
-            args=_arguments(settings, steps, folder, loaded),
+            args=arguments(settings, steps, folder, loaded),
             train_dataset=Dataset.from_dict({"row": list(range(len(rows)))}),
             data_collator=lambda batch: {"rows": [item["row"] for item in batch]},
             processing_class=loaded.renderer.tokenizer,
@@ -261,41 +261,3 @@ def attach_scaler(trainer: SFTTrainer, model: Any) -> None:
     from unsloth.models._utils import _unsloth_attach_accelerator_scaler
 
     _unsloth_attach_accelerator_scaler(trainer, model)
-
-
-_SCHEDULES = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}
-
-
-def _arguments(settings: Settings, steps: int, folder: Path, loaded: Loaded) -> SFTConfig:
-    precision = loaded.precision
-    return SFTConfig(
-        output_dir=str(folder),
-        per_device_train_batch_size=settings.batch,
-        gradient_accumulation_steps=1,
-        num_train_epochs=1,
-        max_steps=steps,
-        learning_rate=settings.lr,
-        lr_scheduler_type=_SCHEDULES[settings.schedule],
-        warmup_steps=math.ceil(settings.warmup * steps),
-        weight_decay=settings.weight_decay,
-        max_grad_norm=settings.max_grad_norm,
-        optim="adamw_8bit" if torch.cuda.is_available() else "adamw_torch",
-        bf16=precision == "bf16",
-        fp16=precision == "fp16",
-        # as the adapter was attached: TRL's own default is to compute every layer twice
-        gradient_checkpointing=any(getattr(part, "gradient_checkpointing", False) for part in loaded.model.modules()),
-        seed=settings.seed,
-        data_seed=settings.seed,
-        logging_steps=1,
-        logging_nan_inf_filter=False,
-        save_strategy="no",
-        eval_strategy="no",
-        report_to="none",
-        disable_tqdm=True,
-        remove_unused_columns=False,
-        dataset_kwargs={"skip_prepare_dataset": True},
-        dataloader_num_workers=0,
-        max_length=None,
-        packing=False,
-        padding_free=False,
-    )
