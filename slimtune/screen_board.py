@@ -20,7 +20,7 @@ def show_board(console: Console, board: Board, paths: Mapping[str, Path]) -> Non
     console.print(Text(board.name, style="bold"))
     console.print(Text(board.headline))
     console.print(
-        f"Cells: {counts['done']} done, {counts['failed']} failed, {counts['running']} running, "
+        f"{board.who}. Cells: {counts['done']} done, {counts['failed']} failed, {counts['running']} running, "
         f"{counts['waiting']} waiting; stale, kept and not ranked: {counts['stale']}.",
         style="dim",
     )
@@ -28,7 +28,7 @@ def show_board(console: Console, board: Board, paths: Mapping[str, Path]) -> Non
         _say(console, f"! {one.contestant} on {one.task}: {one.state}{f': {one.why}' if one.why else ''}", "yellow")
     _show_scores(console, board)
     for table in board.tables:
-        _show_ranks(console, table)
+        _show_ranks(console, board, table)
     for line in (*board.against_summary, *board.remarks, *_noise(board)):
         _say(console, line, "dim")
     for one in board.published:
@@ -42,9 +42,14 @@ def show_board(console: Console, board: Board, paths: Mapping[str, Path]) -> Non
 
 
 def _show_scores(console: Console, board: Board) -> None:
-    tasks = board.tasks[:_FULLEST]
-    rows = [(name, *(_score(board, name, task) for task in tasks)) for name in board.contestants]
-    _show_cells(console, "Scores, tuned", ("", *tasks), rows)
+    names, tasks = board.contestants, board.tasks[:_FULLEST]
+    if len(names) <= _FULLEST < len(board.tasks):
+        tasks = board.tasks
+        rows = [(task, *(_score(board, name, task) for name in names)) for task in tasks]
+        _show_cells(console, "Scores, tuned", ("", *map(board.short, names)), rows)
+    else:
+        rows = [(board.short(name), *(_score(board, name, task) for task in tasks)) for name in names]
+        _show_cells(console, "Scores, tuned", ("", *tasks), rows)
     if len(board.tasks) > len(tasks):
         _say(console, f"In the files: {counted(len(board.tasks) - len(tasks), 'more task')}.", "dim")
 
@@ -58,10 +63,10 @@ def _score(board: Board, name: str, task: str) -> str:
     return f"{score.value:.3f}{mark}\n{score.low:.2f}-{score.high:.2f}"
 
 
-def _show_ranks(console: Console, table: RankTable) -> None:
+def _show_ranks(console: Console, board: Board, table: RankTable) -> None:
     rows = [
         (
-            one.contestant,
+            board.short(one.contestant),
             f"{one.mean_rank:.2f}",
             f"{one.interval[0]:.2f}-{one.interval[1]:.2f}" if one.interval else "-",
             f"{one.rank_range[0]}-{one.rank_range[1]}" if one.rank_range else "-",

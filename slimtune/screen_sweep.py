@@ -17,7 +17,7 @@ from slimtune.sweep.local import Ended
 from slimtune.sweep.outlook import Outlook
 from slimtune.sweep.progress import Progress, read_progress
 from slimtune.sweep.store import MATRIX, Cell
-from slimtune.wording import counted
+from slimtune.wording import counted, in_common
 
 _EVERY_S = 1.0
 _STYLE = {"done": "green", "running": "cyan", "failed": "red", "waiting": "dim"}
@@ -82,12 +82,18 @@ def show_progress(console: Console, progress: Progress) -> None:
 def drawn(progress: Progress) -> Group:
     """The grid, what runs, the last errors, and a line of totals."""
     table = Table(box=None, padding=(0, 2, 0, 0))
+    alike = in_common(progress.contestants)
+    down = [(name, name.removeprefix(alike)) for name in progress.contestants]
+    across = [(task, task) for task in progress.tasks]
+    turned = len(across) > len(down)
+    if turned:
+        down, across = across, down
     table.add_column(progress.study.name, style="bold")
-    for task in progress.tasks:
-        table.add_column(Text(task))
-    for contestant in progress.contestants:
-        places = [progress.at(contestant, task) for task in progress.tasks]
-        table.add_row(Text(contestant), *map(_place, places))
+    for _, shown in across:
+        table.add_column(Text(shown))
+    for row, shown in down:
+        places = [progress.at(column, row) if turned else progress.at(row, column) for column, _ in across]
+        table.add_row(Text(shown), *map(_place, places))
     parts = [table, Text()]
     for cell, stage in progress.at_work:
         how = f": {stage.name}, {stage.done} of {stage.total} {stage.detail}".rstrip() if stage else ""

@@ -1,5 +1,6 @@
 """Numbers and mistakes in plain words."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -31,6 +32,13 @@ def counted(number: int, noun: str) -> str:
 def listed(names: Sequence[str]) -> str:
     """Names in a sentence: "a", "a and b", "a, b and c"."""
     return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
+
+
+def in_common(names: Sequence[str]) -> str:
+    """What several names begin with and go on after, up to a comma: "Qwen3-4B, " of "Qwen3-4B, rank 8" and "Qwen3-4B,
+    rank 64". Where they are told apart, the rest will do."""
+    words = zip(*(name.split(", ")[:-1] for name in names), strict=False) if len(names) > 1 else ()
+    return "".join(f"{same[0]}, " for same in itertools.takewhile(lambda same: len(set(same)) == 1, words))
 
 
 def detectable_words(rows: int, difference: float) -> str:

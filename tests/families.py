@@ -129,6 +129,7 @@ def train(loaded: Any, task: Any, folder: Path, *, steps: int = 10, slice: int =
     settings = sft.Settings(
         epochs=steps, lr=1e-2, schedule="constant", warmup=0.0, batch=8, micro_batch=slice, collation="padded",
         weight_decay=0.0, max_grad_norm=1.0, seed=3, checkpoint_minutes=60.0, checkpoint_steps=5, keep_checkpoints=2,
+        optimizer="adamw",
     )  # fmt: skip
     reports: list[Any] = []
     rows = [loaded.renderer.encode(example) for example in task.train]

@@ -27,6 +27,7 @@ from slimtune.sweep.leaderboard import make_board
 from slimtune.sweep.lines import links_of
 from slimtune.sweep.store import read_study, write_failure
 from slimtune.sweep.studies import NotYet, attempt_of
+from slimtune.wording import in_common
 
 HOSTILE = "<script>alert(1)</script> <img src=x onerror=alert(2)> | a ` \x1b[31mred\x1b[0m \u202e =1+1"
 TASKS = ("banking77", "trec", "voice_banking")
@@ -273,12 +274,37 @@ def test_a_study_that_has_just_begun_ranks_two_over_the_task_they_share_and_one_
     assert alone.headline == "Only a is ranked, over 2 tasks: there is nothing to compare it with."
 
 
+def test_what_all_contestants_are_is_said_once(tmp_path):
+    ways = Made({"SmolLM2 (4-bit), rank 64": 1.5, "SmolLM2 (4-bit), rank 8": 1.0}, TASKS)
+    store = put_study(tmp_path / "two", ways)
+    board = board_of(store)
+    assert board.who == "2 contestants, all of SmolLM2 (4-bit)" and board.short("SmolLM2 (4-bit), rank 8") == "rank 8"
+    paths = write_board(board, store / "leaderboard")
+    assert "| rank 64 |" in text(paths["markdown"]) and text(paths["html"]).count(">rank 64<") > 2
+    assert board.headline.startswith("SmolLM2 (4-bit), rank 64 leads")
+
+
+@pytest.mark.parametrize(
+    ("names", "alike"),
+    [
+        (("a, r 8", "a, r 64"), "a, "),
+        (("a, b, 1", "a, b, 2"), "a, b, "),
+        (("a", "a, r 8"), ""),
+        (("ab, 1", "ac, 1"), ""),
+        (("a, r 8",), ""),
+        ((), ""),
+    ],
+)
+def test_what_names_have_in_common_ends_at_a_comma(names, alike):
+    assert in_common(names) == alike
+
+
 def test_who_has_the_same_ranks_is_level_and_nobody_leads(tmp_path):
     level = Made({"a": 1.5, "b": 1.5}, TASKS[:1])  # all right, both
     store = put_study(tmp_path / "two", level)
     found = board_of(store)
     assert found.headline == "a and b are level over 1 task: mean rank 1.50 of 2."
-    assert "2 contestants, 1 task. Cells:" in text(write_board(found, store / "leaderboard")["markdown"])
+    assert "2 contestants; 1 task. Cells:" in text(write_board(found, store / "leaderboard")["markdown"])
     three = board_of(put_study(tmp_path / "three", replace(level, contestants={"a": 1.5, "b": 1.5, "c": 0.3})))
     assert three.headline == "a and b are level over 1 task: mean rank 1.50 of 3 each."
     more = replace(level, contestants={"a": 1.5, "b": 1.5, "c": 0.3}, tasks=TASKS)

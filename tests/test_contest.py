@@ -20,7 +20,7 @@ from slimtune.gpus import get_gpu
 from slimtune.recipe import find_recipe, read_recipe
 
 PACE = Pace(10.0, 400.0, 60_000, 2_000, 1.5, 0, 2.0, 1.0, 0.1)
-WAY = Way(SLIMTUNE, "shared-prefix", "16bit", "bf16", False, 16)
+WAY = Way(SLIMTUNE, "shared-prefix", "16bit", "bf16", False, 16, "adamw")
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,13 @@ def test_every_way_stands_once_and_slimtunes_choice_is_the_plans(plans):
     first = entries[0]
     assert first.role == OURS and first.tables == (COLLATION, CHOICE)
     assert first.way == Way(
-        SLIMTUNE, plan.collation, plan.quantisation, plan.precision, plan.checkpointing, plan.micro_batch
+        SLIMTUNE,
+        plan.collation,
+        plan.quantisation,
+        plan.precision,
+        plan.checkpointing,
+        plan.micro_batch,
+        plan.optimizer,
     )
 
 

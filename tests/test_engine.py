@@ -61,6 +61,7 @@ def settings(**changes: object) -> sft.Settings:
         "checkpoint_minutes": 60.0,
         "checkpoint_steps": None,
         "keep_checkpoints": 2,
+        "optimizer": "adamw",
     }
     return sft.Settings(**{**values, **changes})
 

@@ -33,10 +33,10 @@ spec = get_model(str(small))
 setting = Setting("16bit" if weights == "16bit" else "4bit", "fp32", False, 2, 32, 4, cuda=False)
 skip = None if weights == "16bit" else ["layers.1.mlp.down_proj"]
 loaded = load_hollow(spec, setting, folder / "hollow", window=64, skip=skip)
-measured = measure_steps(loaded, micro_batch=2, row_tokens=32, answer_tokens=8, steps=3)
+measured = measure_steps(loaded, micro_batch=2, row_tokens=32, answer_tokens=8, optimizer="adamw", steps=3)
 seen_steps = []
 rows = [Encoded(str(n), tuple(range(300 + n, 320 + n)), (400 + n, 401)) for n in range(8)]
-settings = Settings(1, 1e-3, "linear", 0.0, 2, 2, "padded", 0.0, 1.0, 17, 1e6, 1, 2)
+settings = Settings(1, 1e-3, "linear", 0.0, 2, 2, "padded", 0.0, 1.0, 17, 1e6, 1, 2, "adamw")
 def train(stop):
     return sft.train(loaded, rows, settings, folder / "checkpoints", on_step=lambda step: seen_steps.append(step.step),
                      should_stop=lambda: stop and len(seen_steps) == 2, say=lambda text: None)

@@ -108,7 +108,7 @@ def test_a_big_model_on_a_t4_gets_4_bit_checkpointing_and_fp16():
 
 def test_on_the_cpu_everything_is_fp32_and_nothing_is_quantised():
     plan = plan_for("smollm2-135m-embedded", None, context_tokens=512, quantisation="4bit")
-    assert (plan.gpu, plan.precision, plan.quantisation, plan.optimizer) == (None, "fp32", "16bit", "adamw_torch")
+    assert (plan.gpu, plan.precision, plan.quantisation, plan.optimizer) == (None, "fp32", "16bit", "adamw")
     assert not plan.checkpointing
     assert any("4-bit weights are for GPUs" in note for note in plan.notes)
     assert any("4-bit GGUF" in note for note in plan.notes)

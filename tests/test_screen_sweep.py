@@ -51,6 +51,19 @@ def test_words_from_outside_are_text_and_no_markup(tmp_path):
     assert "[red]x[/red]" in shown(show_progress, read_progress(tmp_path / "s"))
 
 
+def test_more_tasks_than_contestants_go_down_the_page_and_what_all_are_is_left_out(tmp_path):
+    names = {"A": "Qwen3, r 8", "B": "Qwen3, r 64"}
+    cells = [
+        replace(cell, contestant=names[cell.contestant], task=f"{cell.task}{more}", fingerprint=f"{cell.id}{more}")
+        for more in range(2)
+        for cell in ask("AB")
+    ]
+    run(tmp_path / "s", cells)
+    first, *rows = shown(show_progress, read_progress(tmp_path / "s")).splitlines()
+    assert first.split() == [first.split()[0], "r", "8", "r", "64"]
+    assert [row.split()[0] for row in rows[:4]] == [*dict.fromkeys(cell.task for cell in cells)]
+
+
 @pytest.mark.parametrize("terminal", [True, False])
 def test_while_it_runs_a_terminal_has_the_grid_and_a_log_has_a_line_a_cell(tmp_path, terminal):
     console = Console(file=io.StringIO(), width=120, force_terminal=terminal, color_system=None)

@@ -29,10 +29,14 @@ def entries_for(plan: Plan, *, only: Sequence[str] = ()) -> tuple[Entry, ...]:
     Unsloth at its best is searched among its layouts, with slimtune's precision and checkpointing and, where memory
     allows, with 16-bit weights and no checkpointing, by as many examples at a time as make a batch, and by a quarter.
     """
-    ours = Way(SLIMTUNE, plan.collation, plan.quantisation, plan.precision, plan.checkpointing, plan.micro_batch)
+    ours = Way(
+        SLIMTUNE, plan.collation, plan.quantisation, plan.precision, plan.checkpointing, plan.micro_batch,
+        plan.optimizer,
+    )  # fmt: skip
     whole, quarter = plan.batch, max(1, plan.batch // 4)
     weights, few = "16bit" if plan.gpu is None else "4bit", min(_DEFAULT_MICRO_BATCH, plan.batch)
-    defaults = Way(UNSLOTH, OWN_CHOICE, weights, plan.precision, checkpointing=True, micro_batch=few)
+    adam = "adamw" if plan.gpu is None else "adamw_8bit"
+    defaults = Way(UNSLOTH, OWN_CHOICE, weights, plan.precision, checkpointing=True, micro_batch=few, optimizer=adam)
     entries = [
         Entry(ours, (COLLATION, CHOICE), OURS),
         Entry(replace(ours, collation="padded"), (COLLATION,)),

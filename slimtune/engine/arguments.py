@@ -13,6 +13,12 @@ from slimtune.engine.schedule import Settings
 _SCHEDULES = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}
 
 
+def _optimizer(settings: Settings, precision: str) -> str:
+    """Fused where it can be: under fp16 the fused one hides from Accelerate which steps the scaler left out."""
+    fused = settings.optimizer == "adamw" and torch.cuda.is_available() and precision != "fp16"
+    return {"adamw": "adamw_torch", "adamw_8bit": "adamw_8bit"}[settings.optimizer] + ("_fused" if fused else "")
+
+
 def arguments(settings: Settings, steps: int, folder: Path, loaded: Loaded) -> SFTConfig:
     precision = loaded.precision
     return SFTConfig(
@@ -26,7 +32,7 @@ def arguments(settings: Settings, steps: int, folder: Path, loaded: Loaded) -> S
         warmup_steps=math.ceil(settings.warmup * steps),
         weight_decay=settings.weight_decay,
         max_grad_norm=settings.max_grad_norm,
-        optim="adamw_8bit" if torch.cuda.is_available() else "adamw_torch",
+        optim=_optimizer(settings, precision),
         bf16=precision == "bf16",
         fp16=precision == "fp16",
         # as the adapter was attached: TRL's own default is to compute every layer twice

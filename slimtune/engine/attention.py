@@ -15,91 +15,81 @@ import torch
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from slimtune.engine.collate import NOWHERE, Layout
-from slimtune.engine.kernels import Seen, Sequences, kernel_for
+from slimtune.engine.collate import Layout
+from slimtune.engine.kernels import Gradients, Seen, Sequences, kernel_for
 
 _CALL = 40_000  # what starting the kernels of a group costs on a CPU, in pairs of tokens
 
 
 @dataclass(frozen=True)
 class Row:
-    """A row's layout as the kernels take it. `prefix` and `suffix` [tokens] are places in the row; the rest is filling.
-    `shared` is of suffixes over prefixes, None where no group has one."""
+    """A row as the kernels take it: its first `ahead` tokens are prefixes, the others suffixes. `first` is of prefixes
+    over themselves and `shared` of suffixes over prefixes, both None where there is no prefix; `own` of suffixes over
+    themselves."""
 
-    prefix: torch.Tensor
-    suffix: torch.Tensor
-    ahead: Sequences | None
+    ahead: int
+    first: Sequences | None
     shared: Sequences | None
     own: Sequences
 
     @classmethod
-    def of(cls, layout: Layout, device: torch.device) -> "Row":
-        """From a layout on the CPU. ValueError where some groups have a prefix and others have none."""
-        real = layout.group != NOWHERE
-        prefix = (real & (layout.segment == 0)).nonzero()[:, 0]
-        suffix = (real & (layout.segment > 0)).nonzero()[:, 0]
-        own = torch.unique_consecutive(layout.segment[suffix], return_counts=True)[1]
-        groups, of_group = torch.unique_consecutive(layout.group[suffix], return_counts=True)
-        with_prefix, lengths = torch.unique_consecutive(layout.group[prefix], return_counts=True)
-        if len(prefix) and not torch.equal(groups, with_prefix):
-            raise ValueError("some groups of the row have a prefix and others have none")
-        ahead = Sequences.of(lengths, lengths, device) if len(prefix) else None
-        shared = Sequences.of(of_group, lengths, device) if len(prefix) else None
-        there = [places.to(device, non_blocking=True) for places in (prefix, suffix)]
-        return cls(there[0], there[1], ahead, shared, Sequences.of(own, own, device))
+    def of(cls, layout: Layout) -> "Row":
+        """On the CPU."""
+        own = Sequences.of(layout.suffixes, layout.suffixes)
+        if not layout.ahead:
+            return cls(0, None, None, own)
+        first = Sequences.of(layout.prefixes, layout.prefixes)
+        return cls(layout.ahead, first, Sequences.of(layout.suffix_tokens, layout.prefixes), own)
 
 
 def row_attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, row: Row, scale: float) -> torch.Tensor:
-    """query: [T, heads, dim], key and value: [T, key heads, dim]; returns [T, heads, dim], zeros where filling is."""
+    """query: [T, heads, dim], key and value: [T, key heads, dim]; returns [T, heads, dim]."""
     return _RowAttention.apply(query, key, value, row, scale)
 
 
 class _RowAttention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, query, key, value, row: Row, scale: float) -> torch.Tensor:
-        kernel = kernel_for(query)
-        own = [x[row.suffix] for x in (query, key, value)]
+        kernel, asked = kernel_for(query), (query, key, value)
+        own = [x[row.ahead :] for x in asked]
         mine = kernel.there(*own, row.own, causal=True, scale=scale)
-        out, saved = torch.zeros_like(query), [*own, mine.out, mine.sums, *mine.state]
-        ctx.kernel, ctx.row, ctx.scale, ctx.shape = kernel, row, scale, (query.shape, key.shape)
-        if row.shared is not None:
-            before = [x[row.prefix] for x in (query, key, value)]
-            first = kernel.there(*before, row.ahead, causal=True, scale=scale)
+        out, sums, states = mine.out, [mine.sums], [*mine.state]
+        if row.first is not None:
+            before = [x[: row.ahead] for x in asked]
+            first = kernel.there(*before, row.first, causal=True, scale=scale)
             shared = kernel.there(own[0], *before[1:], row.shared, causal=False, scale=scale)
             whole = torch.logaddexp(mine.sums, shared.sums)
             weights = [(seen.sums - whole).exp().T[..., None] for seen in (mine, shared)]
             merged = (mine.out * weights[0] + shared.out * weights[1]).to(query.dtype)
-            out[row.prefix] = first.out
-            saved = [*own, merged, whole, *mine.state, *before, first.out, first.sums, *first.state, *shared.state]
-            mine = mine._replace(out=merged)
-        out[row.suffix] = mine.out
-        ctx.save_for_backward(*saved)
+            out, sums = torch.cat([first.out, merged]), [whole, first.sums]
+            states += [*first.state, *shared.state]
+        ctx.kernel, ctx.row, ctx.scale = kernel, row, scale
+        ctx.save_for_backward(query, key, value, out, *sums, *states)
         return out
 
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         kernel, row, scale = ctx.kernel, ctx.row, ctx.scale
         query, key, value, out, whole, *rest = ctx.saved_tensors
-        of_suffix = grad[row.suffix]
-        state, rest = rest[: kernel.states], rest[kernel.states :]
-        seen = Seen(out, whole, tuple(state))
-        mine = kernel.back(of_suffix, query, key, value, seen, row.own, causal=True, scale=scale)
-        found = [grad.new_zeros(shape) for shape in (ctx.shape[0], ctx.shape[1], ctx.shape[1])]
-        d_query = mine.query
-        if row.shared is not None:
-            q_before, k_before, v_before, out_before, sums_before, *states = rest
-            first = kernel.back(
-                grad[row.prefix], q_before, k_before, v_before,
-                Seen(out_before, sums_before, tuple(states[: kernel.states])), row.ahead, causal=True, scale=scale,
-            )  # fmt: skip
-            seen = Seen(out, whole, tuple(states[kernel.states :]))
-            shared = kernel.back(of_suffix, query, k_before, v_before, seen, row.shared, causal=False, scale=scale)
-            found[0][row.prefix] = first.query
-            found[1][row.prefix] = first.key + shared.key
-            found[2][row.prefix] = first.value + shared.value
-            d_query = d_query + shared.query
-        for tensor, gradient in zip(found, (d_query, mine.key, mine.value), strict=True):
-            tensor[row.suffix] = gradient
+        suffix = [x[row.ahead :] for x in (grad, query, key, value, out)]
+
+        def back(grad, query, key, value, out, *, sums, state, over: Sequences, causal: bool) -> Gradients:
+            seen = Seen(out, sums, tuple(state))
+            return kernel.back(grad.contiguous(), query, key, value, seen, over, causal=causal, scale=scale)
+
+        if row.first is None:
+            return *back(*suffix, sums=whole, state=rest, over=row.own, causal=True), None, None
+        prefix = [x[: row.ahead] for x in (grad, query, key, value, out)]
+        sums, states = rest[0], [rest[1 + at * kernel.states :][: kernel.states] for at in range(3)]
+        mine = back(*suffix, sums=whole, state=states[0], over=row.own, causal=True)
+        first = back(*prefix, sums=sums, state=states[1], over=row.first, causal=True)
+        seen = [*suffix[:2], *prefix[2:4], suffix[4]]
+        shared = back(*seen, sums=whole, state=states[2], over=row.shared, causal=False)
+        found = (
+            torch.cat([first.query, mine.query + shared.query]),
+            torch.cat([first.key + shared.key, mine.key]),
+            torch.cat([first.value + shared.value, mine.value]),
+        )
         return *found, None, None
 
 
@@ -107,11 +97,11 @@ def worth_it(row: Row, layout: Layout, *, window: int | None = None) -> bool:
     """Whether a CPU is done sooner by parts than by one mask, and no window hides anything that a part would show."""
     if row.shared is None or (window is not None and int(layout.positions.max()) >= window):
         return False
-    own = (len(row.own.queries) - 1) * row.own.longest_query**2 // 2
-    shared = sum((mine.stop - mine.start) * (keys.stop - keys.start) for mine, keys in row.shared.slices())
-    ahead = (len(row.ahead.queries) - 1) * row.ahead.longest_query**2 // 2
-    calls = _CALL * (len(row.shared.queries) - 1)
-    return own + shared + ahead + calls < len(layout.ids) ** 2
+    own = len(layout.suffixes) * max(layout.suffixes) ** 2 // 2
+    shared = sum(mine * keys for mine, keys in zip(layout.suffix_tokens, layout.prefixes, strict=True))
+    first = len(layout.prefixes) * max(layout.prefixes) ** 2 // 2
+    calls = _CALL * len(layout.prefixes)
+    return own + shared + first + calls < len(layout.ids) ** 2
 
 
 def over_segments(

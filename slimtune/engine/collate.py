@@ -3,9 +3,10 @@
 Shared prefix: the examples of a task begin alike (instructions, labels, tools). `[prefix, suffix 1, ..., suffix n]` is
 one row in which every suffix continues the prefix's positions and sees the prefix and itself only. Loss and gradients
 are those of the padded batch; the prefix is computed once instead of n times. Rows that begin in several ways (two
-system prompts, a passage a question) make several such groups, side by side.
+system prompts, a passage a question) make several such groups: all their prefixes, then all their suffixes.
 """
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,7 +16,7 @@ from slimtune.engine.groups import prefix_groups, prefix_length
 from slimtune.engine.render import Encoded
 
 IGNORE = -100
-NOWHERE = -1  # a group or segment of its own that nothing may attend to: padding
+NOWHERE = -1
 Batch = dict[str, torch.Tensor]
 
 
@@ -39,11 +40,18 @@ def answers(labels: torch.Tensor) -> Batch:
     return {"places": places, "targets": following[places]}
 
 
+def check_asked(targets: torch.Tensor, rows: Sequence[Encoded]) -> None:
+    """The loss is on the answers of `rows` and on nothing else."""
+    answers = (token for row in rows for token in row.answer)
+    assert sorted(targets.tolist()) == sorted(answers), "the loss is not on the answers"
+
+
 @dataclass(frozen=True)
 class Layout:
-    """One row of all examples, each tensor [T]. `group` numbers the prefixes; `segment` is 0 in a prefix, and numbers
-    the suffixes from 1 over all groups; padding is NOWHERE in both, and attends to itself so that its softmax is one.
-    `before` is the place of the token that comes before in its own example, NOWHERE at its beginning."""
+    """One row of all examples: the prefix of each group first, then the suffixes, group by group. Each tensor is [T].
+    `group` numbers the groups; `segment` is 0 in a prefix, and numbers the suffixes from 1 over all groups. `before` is
+    the place of the token that comes before in its own example, NOWHERE at its beginning. `prefixes` [groups] and
+    `suffixes` [rows] are their tokens, `members` [groups] the rows of each. Without a prefix there is one group."""
 
     ids: torch.Tensor
     labels: torch.Tensor
@@ -51,6 +59,20 @@ class Layout:
     group: torch.Tensor
     segment: torch.Tensor
     before: torch.Tensor
+    prefixes: tuple[int, ...]
+    suffixes: tuple[int, ...]
+    members: tuple[int, ...]
+
+    @property
+    def ahead(self) -> int:
+        """Where the suffixes begin."""
+        return sum(self.prefixes)
+
+    @property
+    def suffix_tokens(self) -> tuple[int, ...]:
+        """Of each group."""
+        ends = itertools.accumulate(self.members)
+        return tuple(sum(self.suffixes[end - count : end]) for end, count in zip(ends, self.members, strict=True))
 
     def mask(self, *, window: int | None = None) -> torch.Tensor:
         """Who may attend to whom, [1, 1, T, T] boolean. `window`: to how many tokens at most, itself among them."""
@@ -62,28 +84,32 @@ class Layout:
         return seen[None, None]
 
 
-def shared_prefix(rows: Sequence[Encoded], *, pad_id: int = 0, multiple: int = 1) -> Layout:
-    """All rows as one, in groups that share a prefix; padded on the right to a multiple, so that lengths repeat."""
+def shared_prefix(rows: Sequence[Encoded]) -> Layout:
+    """All rows as one, in groups that share a prefix. One row whose prompt is a single token has nothing to share, and
+    then no row does: attention takes prefixes of all groups or of none."""
+    groups = prefix_groups([row.prompt for row in rows])
+    prefixes = [prefix_length([rows[index].prompt for index in members]) for members in groups]
+    if not all(prefixes):
+        groups, prefixes = [list(range(len(rows)))], [0]
+    starts = list(itertools.accumulate(prefixes, initial=0))
     ids, labels, positions, group, segment, before = [], [], [], [], [], []
-    suffixes = 0
-    for number, members in enumerate(prefix_groups([row.prompt for row in rows])):
-        shared = prefix_length([rows[index].prompt for index in members])
-        start = len(ids)
-        parts = [(rows[members[0]].prompt[:shared], (), 0)]
-        for index in members:
-            suffixes += 1
-            parts.append((rows[index].prompt[shared:], rows[index].answer, suffixes))
-        for prompt, answer, own in parts:
-            first = 0 if own == 0 else shared
-            length, here = len(prompt) + len(answer), len(ids)
-            ids += [*prompt, *answer]
-            labels += [*[IGNORE] * len(prompt), *answer]
-            positions += range(first, first + length)
-            group += [number] * length
-            segment += [own] * length
-            ahead = NOWHERE if first == 0 else start + shared - 1
-            before += [ahead, *range(here, here + length - 1)][:length]
-    space = -len(ids) % multiple
-    fill = {"ids": pad_id, "labels": IGNORE, "positions": 0}
-    names = {"ids": ids, "labels": labels, "positions": positions, "group": group, "segment": segment, "before": before}
-    return Layout(**{name: torch.tensor(value + [fill.get(name, NOWHERE)] * space) for name, value in names.items()})
+    suffixes: list[int] = []
+
+    def add(prompt: tuple[int, ...], answer: tuple[int, ...], *, first: int, number: int, own: int, ahead: int) -> None:
+        length, here = len(prompt) + len(answer), len(ids)
+        ids.extend((*prompt, *answer))
+        labels.extend((*[IGNORE] * len(prompt), *answer))
+        positions.extend(range(first, first + length))
+        group.extend([number] * length)
+        segment.extend([own] * length)
+        before.extend([ahead, *range(here, here + length - 1)][:length])
+
+    for number, (members, shared) in enumerate(zip(groups, prefixes, strict=True)):
+        add(rows[members[0]].prompt[:shared], (), first=0, number=number, own=0, ahead=NOWHERE)
+    for number, (members, shared) in enumerate(zip(groups, prefixes, strict=True)):
+        ahead = starts[number] + shared - 1 if shared else NOWHERE
+        for row in (rows[index] for index in members):
+            suffixes.append(len(row) - shared)
+            add(row.prompt[shared:], row.answer, first=shared, number=number, own=len(suffixes), ahead=ahead)
+    tensors = [torch.tensor(values) for values in (ids, labels, positions, group, segment, before)]
+    return Layout(*tensors, tuple(prefixes), tuple(suffixes), tuple(map(len, groups)))

@@ -4,8 +4,10 @@ FlashAttention 2 where PyTorch has it for the card and the numbers; else the mem
 Turing and fp32 have too; on a CPU its flash kernel, which takes sequences of one length.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from functools import cached_property
+from itertools import accumulate, pairwise
 from typing import NamedTuple, Protocol
 
 import torch
@@ -31,28 +33,36 @@ class Seen(NamedTuple):
 @dataclass(frozen=True)
 class Sequences:
     """Queries and keys of many sequences, one after the other. `queries` and `keys` [n + 1], int32: where each begins;
-    `longest_query`, `longest_key`: tokens of the longest. `owner` and `place` [T]: each query's sequence, its place."""
+    `longest_query`, `longest_key`: tokens that none is longer than; `tokens`: queries in all."""
 
     queries: torch.Tensor
     keys: torch.Tensor
     longest_query: int
     longest_key: int
-    owner: torch.Tensor
-    place: torch.Tensor
+    tokens: int
 
     @classmethod
-    def of(cls, queries: torch.Tensor, keys: torch.Tensor, device: torch.device) -> "Sequences":
+    def of(cls, queries: Sequence[int], keys: Sequence[int]) -> "Sequences":
         """From the lengths of each, on the CPU."""
-        begins = [torch.nn.functional.pad(lengths.cumsum(0), (1, 0)).int() for lengths in (queries, keys)]
-        owner = torch.arange(len(queries)).repeat_interleave(queries)
-        place = torch.arange(int(queries.sum())) - begins[0][owner]
-        tensors = [x.to(device, non_blocking=True) for x in (*begins, owner, place)]
-        return cls(tensors[0], tensors[1], int(queries.max()), int(keys.max()), tensors[2], tensors[3])
+        begins = [torch.tensor([0, *accumulate(lengths)], dtype=torch.int32) for lengths in (queries, keys)]
+        return cls(begins[0], begins[1], max(queries), max(keys), sum(queries))
+
+    @cached_property
+    def owner(self) -> torch.Tensor:
+        """[tokens]: each query's sequence."""
+        queries = torch.arange(self.tokens, dtype=torch.int32, device=self.queries.device)
+        return torch.searchsorted(self.queries[1:], queries, right=True)
+
+    @cached_property
+    def place(self) -> torch.Tensor:
+        """[tokens]: each query's place in it."""
+        return torch.arange(self.tokens, device=self.queries.device) - self.queries[self.owner]
 
     def slices(self) -> list[tuple[slice, slice]]:
-        """Of the queries and of the keys, sequence by sequence."""
+        """Of the queries and of the keys, sequence by sequence; of those that have any."""
         queries, keys = (pairwise(begins.tolist()) for begins in (self.queries, self.keys))
-        return [(slice(*mine), slice(*theirs)) for mine, theirs in zip(queries, keys, strict=True)]
+        pairs = [(slice(*mine), slice(*theirs)) for mine, theirs in zip(queries, keys, strict=True)]
+        return [(mine, theirs) for mine, theirs in pairs if mine.stop > mine.start]
 
     def side_by_side(self, x: torch.Tensor) -> torch.Tensor:
         """[T, heads, ...] to [n, heads, longest, ...], zeros where a sequence is over."""
@@ -123,7 +133,7 @@ class _Flash:
     def back(self, grad, query, key, value, seen: Seen, over: Sequences, *, causal: bool, scale: float) -> Gradients:
         return Gradients(
             *_OPS._flash_attention_backward(
-                grad.contiguous(),
+                grad,
                 query,
                 key,
                 value,

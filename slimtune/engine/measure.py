@@ -53,18 +53,18 @@ class Measuring(RowTrainer):
 
 
 def even_steps(
-    *, rows: int, steps: int, batch: int, micro_batch: int, collation: str, lr: float, seed: int
+    *, rows: int, steps: int, batch: int, micro_batch: int, collation: str, lr: float, seed: int, optimizer: str
 ) -> Settings:
     """So many steps of one rate, for their memory or their speed."""
     return Settings(
         epochs=steps * batch / rows, lr=lr, schedule="constant", warmup=0.0, batch=batch, micro_batch=micro_batch,
         collation=collation, weight_decay=0.0, max_grad_norm=1.0, seed=seed, checkpoint_minutes=1e6,
-        checkpoint_steps=None, keep_checkpoints=1,
+        checkpoint_steps=None, keep_checkpoints=1, optimizer=optimizer,
     )  # fmt: skip
 
 
 def measure_steps(
-    loaded: Loaded, *, micro_batch: int, row_tokens: int, answer_tokens: int, steps: int = STEPS
+    loaded: Loaded, *, micro_batch: int, row_tokens: int, answer_tokens: int, optimizer: str, steps: int = STEPS
 ) -> Measured:
     """Train `loaded` (with its adapter attached) for a few steps of one micro-batch each.
 
@@ -72,8 +72,9 @@ def measure_steps(
     """
     rows = _random_rows(micro_batch * steps, row_tokens, answer_tokens, _SEED)
     settings = even_steps(
-        rows=len(rows), steps=steps, batch=micro_batch, micro_batch=micro_batch, collation="padded", lr=2e-4, seed=_SEED
-    )
+        rows=len(rows), steps=steps, batch=micro_batch, micro_batch=micro_batch, collation="padded", lr=2e-4,
+        seed=_SEED, optimizer=optimizer,
+    )  # fmt: skip
     reports: list[StepReport] = []
     FastLanguageModel.for_training(loaded.model)
     release()
@@ -134,6 +135,7 @@ def measure_setting(spec: ModelSpec, setting: Setting, folder: Path, *, yarn: Ya
         micro_batch=setting.micro_batch,
         row_tokens=setting.row_tokens,
         answer_tokens=setting.supervised // setting.micro_batch,
+        optimizer=setting.optimizer,
     )
 
 

@@ -1,31 +1,26 @@
 """A shared-prefix row as a model takes it: each kind of layer is told who comes before whom in its own way.
 
-Unsloth's own layers on a GPU take the row itself, by a hook they have for GRPO's shared prompts. Elsewhere full
-attention takes a mask, which knows its row; a sliding window takes a mask of its own, by position; a short convolution
-mixes each token with the few before it, and is told which those are, for a suffix's neighbour in the row belongs to
-another example.
+Full attention takes a mask, which knows its row; a sliding window takes a mask of its own, by position; a short
+convolution mixes each token with the few before it, and is told which those are, for a suffix's neighbour in the row
+belongs to another example. Unsloth's own layers on a GPU drop masks in training; they take frames (frame.py).
 """
 
-import unsloth  # noqa: I001  first: it patches what the others import
 import types
+from dataclasses import replace
 from typing import Any
 
 import torch
 
-from slimtune.engine.attention import Row, over_segments, worth_it
+from slimtune.engine.attention import Row, worth_it
 from slimtune.engine.collate import NOWHERE, Batch, Layout, answers
 
 
-def as_batch(layout: Layout, model: Any, *, segments: bool) -> Batch:
-    """input_ids, position_ids [1, T], `answers` and what `model`'s layers ask for: with `segments` the row, for
-    Unsloth's layers, as they drop a mask in training without a word; else masks. Its convolutions remember this layout
-    until the next one. All on its device but for the answers."""
+def as_batch(layout: Layout, model: Any) -> Batch:
+    """input_ids, position_ids [1, T], `answers` and the masks that `model`'s layers ask for. Its convolutions remember
+    this layout until the next one. All on its device but for the answers."""
     config, device = model.config.get_text_config(), model.device
-    here = Layout(**{name: tensor.to(device, non_blocking=True) for name, tensor in vars(layout).items()})
+    here = replace(layout, **{name: x.to(device) for name, x in vars(layout).items() if isinstance(x, torch.Tensor)})
     batch = {"input_ids": here.ids[None], "position_ids": here.positions[None], **answers(layout.labels[None])}
-    if segments:
-        unsloth.utils.attention_dispatch._flex_shared_prefix_attention = over_segments
-        return batch | {"prefix_seg_info": Row.of(layout, device)}
     window = getattr(config, "sliding_window", None)
     alike = ["sliding_attention" if window else "full_attention"]  # every layer, where the config names none
     kinds = set(getattr(config, "layer_types", None) or alike)
@@ -33,18 +28,11 @@ def as_batch(layout: Layout, model: Any, *, segments: bool) -> Batch:
         _tell_convolutions(model, here.before)
     windows = {"full_attention": None, "sliding_attention": window}
     masks = {kind: here.mask(window=windows[kind]) if kind in windows else None for kind in kinds}
-    if device.type == "cpu" and (row := _row(layout)):
+    if device.type == "cpu":
+        row = Row.of(layout)
         for kind in kinds & windows.keys():
             masks[kind].row = row if worth_it(row, layout, window=windows[kind]) else None
     return batch | {"attention_mask": masks if len(masks) > 1 else next(iter(masks.values()))}
-
-
-def _row(layout: Layout) -> Row | None:
-    """None where only a mask will do: prompts of a single token beside longer ones."""
-    try:
-        return Row.of(layout, torch.device("cpu"))
-    except ValueError:
-        return None
 
 
 def _tell_convolutions(model: Any, before: torch.Tensor) -> None:

@@ -23,6 +23,7 @@ class Settings:
     checkpoint_minutes: float
     checkpoint_steps: int | None
     keep_checkpoints: int
+    optimizer: str  # "adamw" | "adamw_8bit", which takes a quarter of the memory and is for GPUs
 
 
 @dataclass(frozen=True)

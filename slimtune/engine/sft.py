@@ -7,8 +7,10 @@ run see what an unbroken one sees.
 
 from unsloth import FastLanguageModel  # noqa: I001  first: it patches what the others import
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+import torch
 
 from slimtune.engine.checkpoint import checkpoint_step, newest_whole
 from slimtune.engine.load import Loaded
@@ -39,6 +41,8 @@ def train(
     checkpoint, notes = newest_whole(folder)
     for note in notes:
         say(note)
+    if checkpoint is not None:
+        settings = replace(settings, optimizer=_saved_optimizer(checkpoint))
     FastLanguageModel.for_training(loaded.model)
     trainer = RowTrainer(loaded, rows, settings, folder, steps, on_step, should_stop, say)
     trainer.result.notes += notes
@@ -49,3 +53,9 @@ def train(
     if trainer.state.global_step < steps:
         raise Interrupted(f"Stopped after step {trainer.state.global_step} of {steps}; run the same command to go on.")
     return trainer.result
+
+
+def _saved_optimizer(checkpoint: Path) -> str:
+    """Whose moments a checkpoint has: on a card of another size, the plan may be for the other one."""
+    saved = torch.load(checkpoint / "optimizer.pt", map_location="cpu", mmap=True, weights_only=True)["state"]
+    return "adamw" if all("exp_avg" in moments for moments in saved.values()) else "adamw_8bit"

@@ -15,7 +15,8 @@ from trl import SFTTrainer
 from slimtune.engine.answers import loss_on_answers
 from slimtune.engine.arguments import arguments
 from slimtune.engine.checkpoint import Misses, write_checkpoint
-from slimtune.engine.collate import Batch, padded, shared_prefix
+from slimtune.engine.collate import Batch, check_asked, padded, shared_prefix
+from slimtune.engine.row_steps import RowSteps
 from slimtune.engine.load import Loaded
 from slimtune.engine.memory import is_out_of_memory, release
 from slimtune.engine.prefix import as_batch
@@ -45,7 +46,8 @@ class RowTrainer(SFTTrainer):
         self.result = TrainResult(steps, None, min(settings.micro_batch, settings.batch))
         self.step_tokens = self.step_supervised = 0
         self.misses = Misses(say)
-        self.order = row_order(len(rows), epochs=settings.epochs, seed=settings.seed)
+        order = row_order(len(rows), epochs=settings.epochs, seed=settings.seed).tolist()
+        self.batches = [order[start : start + settings.batch] for start in range(0, len(order), settings.batch)]
         super().__init__(
             model=loaded.model,
             args=arguments(settings, steps, folder, loaded),
@@ -54,15 +56,12 @@ class RowTrainer(SFTTrainer):
             processing_class=loaded.renderer.tokenizer,
         )
         freeze_routing(loaded.model)
+        self.row_steps = row_steps(self, loaded) if settings.collation == "shared-prefix" else None
         self.remove_callback(PrinterCallback)
         self.add_callback(_Steps(self, on_step, should_stop))
 
     def get_train_dataloader(self) -> DataLoader:
-        batches = [
-            self.order[start : start + self.settings.batch].tolist()
-            for start in range(0, len(self.order), self.settings.batch)
-        ]
-        return DataLoader(self.train_dataset, batch_sampler=batches, collate_fn=self.data_collator)
+        return DataLoader(self.train_dataset, batch_sampler=self.batches, collate_fn=self.data_collator)
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any = None) -> tuple[list, None]:
         return [next(epoch_iterator) for _ in range(num_batches)], None
@@ -72,10 +71,16 @@ class RowTrainer(SFTTrainer):
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
         """Forward and backward over one optimizer batch; the mean loss per supervised token, as a tensor."""
-        return self._replayed(model, [self.rows[index] for index in inputs["rows"]])
+        loss = self._replayed(model, [self.rows[index] for index in inputs["rows"]])
+        following = self.batches[self.state.global_step + 1 :][:1]
+        if self.row_steps and following:  # while the device computes
+            self.row_steps.look_ahead(self._parts([self.rows[index] for index in following[0]]))
+        return loss
+
+    def _parts(self, batch: Sequence[Encoded]) -> list[Sequence[Encoded]]:
+        return [batch[start:][: self.result.micro_batch] for start in range(0, len(batch), self.result.micro_batch)]
 
     def _replayed(self, model: Any, batch: Sequence[Encoded]) -> torch.Tensor:
-        model.train()
         while True:
             try:
                 return self._slices(model, batch)
@@ -89,9 +94,12 @@ class RowTrainer(SFTTrainer):
     def _slices(self, model: Any, batch: Sequence[Encoded]) -> torch.Tensor:
         supervised = sum(len(row.answer) for row in batch)
         self.step_tokens, self.step_supervised = 0, supervised
+        if self.row_steps:
+            loss, self.step_tokens = self.row_steps.step(self._parts(batch), items=supervised)
+            return loss
         total = torch.zeros((), device=self.args.device)
-        for start in range(0, len(batch), self.result.micro_batch):
-            total += self._backward(model, batch[start : start + self.result.micro_batch], supervised)
+        for part in self._parts(batch):
+            total += self._backward(model, part, supervised)
         return total
 
     def _backward(self, model: Any, part: Sequence[Encoded], supervised: int) -> torch.Tensor:
@@ -105,13 +113,10 @@ class RowTrainer(SFTTrainer):
 
     def _tensors(self, part: Sequence[Encoded]) -> Batch:
         if self.settings.collation == "shared-prefix":
-            segments = self.args.device.type == "cuda" and self.spec.fast_path
-            layout = shared_prefix(part, pad_id=self.pad_id, multiple=64 if segments else 1)
-            tensors = as_batch(layout, self.model, segments=segments)
+            tensors = as_batch(shared_prefix(part), self.model)
         else:
             tensors = padded(part, pad_id=self.pad_id, multiple=8 if self.args.device.type == "cuda" else 1)
-        asked, answers = tensors["targets"].tolist(), (token for row in part for token in row.answer)
-        assert sorted(asked) == sorted(answers), "the loss is not on the answers"
+        check_asked(tensors["targets"], part)
         if self.spec.traits.model_type == "gemma3":  # with its vision tower it asks which tokens are of an image
             tensors["token_type_ids"] = torch.zeros_like(tensors["input_ids"])
         return self._prepare_inputs(tensors)
@@ -134,6 +139,8 @@ class RowTrainer(SFTTrainer):
                 "`context`, a smaller `lora.r`, or `train.quantisation: 4bit`."
             )
         self.result.micro_batch //= 2
+        if self.row_steps:
+            self.row_steps.forget()
         split = {"step": self.state.global_step + 1, "micro_batch": self.result.micro_batch}
         self.result.oom_splits.append(split)
         self.say(
@@ -200,6 +207,7 @@ class _Steps(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         release()  # the peak to report is training's, not that of the answers before it
+        self.trainer.model.train()
         if args.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
             attach_scaler(self.trainer, self.trainer.model)
@@ -245,6 +253,16 @@ class _Steps(TrainerCallback):
                 torch.cuda.max_memory_reserved() / 2**30 if cuda else None,
             )
         )
+
+
+def row_steps(trainer: RowTrainer, loaded: Loaded) -> RowSteps | None:
+    """Where Unsloth's own layers run on a GPU; elsewhere masks tell who sees whom."""
+    if trainer.args.device.type != "cuda" or not loaded.spec.fast_path:
+        return None
+    return RowSteps(
+        loaded.model, precision=loaded.precision, backward=trainer.accelerator.backward,
+        capturing=not trainer.args.gradient_checkpointing, say=trainer.say,
+    )  # fmt: skip
 
 
 def freeze_routing(model: Any) -> None:

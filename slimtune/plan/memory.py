@@ -5,8 +5,8 @@ What is counted:
 - Weights. Linear layers at 0.516 bytes a weight in 4-bit (NF4: half a byte, an 8-bit scale per 64 weights, a 32-bit one
   per 256 of those), 2 in 16-bit, 4 in fp32 on a CPU. Embeddings, head and vision tower are not quantised; a mixture's
   fused experts are, by Unsloth on a GPU (transformers alone leaves them in 16-bit). Modules that a dynamic 4-bit
-  repository leaves in 16-bit count as such. LoRA weights and their gradients are fp32; Adam's two moments take 1 byte
-  each on a GPU (8-bit Adam), 4 on a CPU. A step's fixed buffers are 32 MiB. Measured models that had just been loaded
+  repository leaves in 16-bit count as such. LoRA weights and their gradients are fp32; Adam's two moments take 4 bytes
+  each, 1 in 8-bit Adam. A step's fixed buffers are 32 MiB. Measured models that had just been loaded
   agree with this to 0.01 GiB.
 - Activations: proportional to the tokens of a micro-batch and to the widths of a layer. With checkpointing the card
   holds one layer being recomputed (Unsloth keeps layer inputs in host memory); without it, every layer. The factors
@@ -39,6 +39,13 @@ _LOSS_BYTES_CPU = 9  # logits, their softmax and their gradient, all at once
 _PROCESS_RAM_GIB = 0.58  # Python with torch, transformers and Unsloth imported, on a CPU
 
 
+def filled(tokens: int) -> int:
+    """So many tokens with what fills them up, so that lengths come again (engine/frame.py): to a multiple of 128, and
+    of a sixteenth to a thirty-second of what there is where that is more. Nothing stays nothing."""
+    step = max(128, 1 << max(0, tokens.bit_length() - 5))
+    return -(-tokens // step) * step
+
+
 @dataclass(frozen=True)
 class Setting:
     """The choices that decide memory. `row_tokens`: the longest row, which every row of a micro-batch is padded to.
@@ -58,11 +65,15 @@ class Setting:
     offload_embedding: bool = False
     unquantised: int | None = None
     prefix_tokens: int = 0
+    optimizer: str = "adamw_8bit"  # "adamw_8bit" | "adamw": on a CPU always the latter
 
     @property
     def tokens(self) -> int:
         """The tokens of a micro-batch that are computed."""
-        return self.prefix_tokens + self.micro_batch * (self.row_tokens - self.prefix_tokens)
+        own = self.micro_batch * (self.row_tokens - self.prefix_tokens)
+        if self.cuda and self.prefix_tokens:
+            return filled(self.prefix_tokens + 1) + filled(own)
+        return self.prefix_tokens + own
 
     @property
     def supervised(self) -> int:
@@ -139,7 +150,7 @@ def resident_gib(spec: ModelSpec, setting: Setting) -> dict[str, float]:
         "embeddings and head": rest / GIB,
         "LoRA weights": 4 * lora / GIB,
         "gradients": 4 * lora / GIB,
-        "optimizer": (2 if setting.cuda else 8) * lora / GIB,
+        "optimizer": (2 if setting.cuda and setting.optimizer == "adamw_8bit" else 8) * lora / GIB,
     }
     parts["step buffers" if setting.cuda else "Python and libraries"] = (
         STEP_BUFFERS_GIB if setting.cuda else _PROCESS_RAM_GIB

@@ -65,6 +65,7 @@ class Plan:
             self.quantisation, self.precision, self.checkpointing, self.micro_batch, self.longest_row_tokens,
             self.lora_r, cuda=self.gpu is not None, answer_tokens=self.longest_answer_tokens, tiled_mlp=self.tiled_mlp,
             offload_embedding=self.offload_embedding, unquantised=self.unquantised, prefix_tokens=self.prefix_tokens,
+            optimizer=self.optimizer,
         )  # fmt: skip
 
     def as_json(self) -> dict[str, Any]:
@@ -110,10 +111,14 @@ def make_plan(
         micro_batch=min(sizes), row_tokens=longest, lora_r=lora_r, cuda=gpu is not None,
         answer_tokens=longest_answer_tokens, unquantised=unquantised,
         prefix_tokens=min(prefix_tokens, longest - 1) if collation == "shared-prefix" else 0,
+        optimizer="adamw_8bit" if gpu else "adamw",
     )  # fmt: skip
     chosen = _fastest(spec, smallest, quantisation, sizes, room_gib)
     if chosen is None:
         raise _refusal(spec, smallest, gpu, room_gib)
+    whole = dataclasses.replace(chosen, optimizer="adamw")
+    if high_gib(spec, whole) <= room_gib:  # one kernel for all weights, where 8-bit Adam starts one for each
+        chosen = whole
     notes = _notes(spec, chosen, gpu, quantisation, collation)
     return _plan(
         spec, chosen, gpu, room_gib, batch=batch, examples=rows * epochs, row_tokens_mean=row_tokens_mean,
@@ -144,7 +149,7 @@ def _plan(
         checkpointing=chosen.checkpointing,
         tiled_mlp=chosen.tiled_mlp,
         offload_embedding=chosen.offload_embedding,
-        optimizer="adamw_8bit" if gpu else "adamw_torch",
+        optimizer=chosen.optimizer,
         collation=collation,
         batch=batch,
         micro_batch=chosen.micro_batch,
@@ -257,6 +262,8 @@ def _card_notes(spec: ModelSpec, chosen: Setting, gpu: GpuSpec | DetectedGpu, as
     else:
         why = "as asked" if asked == "16bit" else "they fit, and train faster than 4-bit"
         notes.append(f"16-bit weights: {why}.")
+    if chosen.optimizer == "adamw_8bit":
+        notes.append("8-bit Adam: its moments in 32 bits do not fit.")
     if chosen.tiled_mlp:
         offloaded = ", and the input embedding in host memory" if chosen.offload_embedding else ""
         notes.append(f"Gradient checkpointing, the MLP in tiles{offloaded}: nothing faster fits rows this long.")

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from slimtune.stats import Comparison, Interval
+from slimtune.wording import counted, in_common
 
 
 @dataclass(frozen=True)
@@ -163,3 +164,13 @@ class Board:
     cost_remarks: tuple[str, ...] = ()
     published: tuple[PublishedTable, ...] = ()
     trouble: tuple[Square, ...] = field(default=())  # what is missing, failed or not whole, with its reason
+
+    @property
+    def who(self) -> str:
+        """Who is ranked: how many, and of what they all are."""
+        alike = in_common(self.contestants)
+        return counted(len(self.contestants), "contestant") + (f", all of {alike.removesuffix(', ')}" if alike else "")
+
+    def short(self, name: str) -> str:
+        """A contestant's name without what is common to all."""
+        return name.removeprefix(in_common(self.contestants))

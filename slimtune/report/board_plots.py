@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from slimtune.report.board import Board, RankTable, Spent
 from slimtune.report.plots import ACCENT, COLOURS, INK, STYLE, panels, png_of, svg_of, tick
+from slimtune.wording import in_common
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -71,11 +72,11 @@ def _apart(table: RankTable) -> "Figure":
 
 def _rows(table: RankTable, *, above: float = 0) -> "tuple[Axes, Figure]":
     """An axis of ranks with a line a contestant, its name above it and its mean rank at the right."""
-    count = len(table.standings)
+    count, alike = len(table.standings), in_common([one.contestant for one in table.standings])
     figure, (axis,) = panels(1, height=0.75 + _ROW_IN * (count + above))
     for place, one in _placed(table):
         axis.plot([1, count], [place, place], color=INK, alpha=0.18, linewidth=1)
-        axis.text(1, place + 0.22, tick(one.contestant))
+        axis.text(1, place + 0.22, tick(one.contestant.removeprefix(alike)))
         axis.text(count, place + 0.22, f"{one.mean_rank:.2f}", ha="right")
     margin, step = 0.03 * count, max(1, round(count / 6))
     axis.set(xlim=(1 - margin, max(count, 2) + margin), ylim=(-0.5, count - 0.2 + above), yticks=[])

@@ -80,6 +80,7 @@ class Steps:
             checkpoint_minutes=train.checkpoint_minutes,
             checkpoint_steps=train.checkpoint_steps,
             keep_checkpoints=train.keep_checkpoints,
+            optimizer=self.bench.plan.optimizer,
         )
         result = sft.train(
             self.bench.model,

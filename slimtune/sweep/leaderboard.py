@@ -148,7 +148,7 @@ def _headline(tables: Sequence[RankTable], grid: Grid) -> str:
     if len(level) > 1:
         said += " each"
     elif first.p_best is not None:
-        said += f", first in {first.p_best:.0%} of the draws"
+        said += f", first in {first.p_best:.1%} of the draws"
     behind = table.standings[len(level) :]
     near = [one.contestant for one in behind if _close(table, first.contestant, one.contestant)]
     them = "it" if len(level) == 1 else "them"

@@ -41,7 +41,7 @@ def main(folder: Path) -> None:
         found |= {"unsloth": versions["unsloth"], "torch": versions["torch"]}
         try:
             sizes = {name: int(row[name]) for name in ("micro_batch", "row_tokens", "answer_tokens")}
-            found |= as_row(measure_steps(loaded, **sizes))
+            found |= as_row(measure_steps(loaded, **sizes, optimizer="adamw_8bit"))
         except UserError as error:
             found["failed"] = str(error).split(".")[0]
         with (folder / "results.jsonl").open("a") as file:

@@ -22,7 +22,7 @@ def main(key: str, weights: str, folder: Path) -> None:
     setting = Setting(weights, choose_precision(spec, detect_gpu()), True, 2, 512, 16, cuda=True, answer_tokens=64)
     loaded = load_hollow(spec, setting, folder / "model", window=512, skip=None)
     ready = time.monotonic() - BEGAN
-    found = measure_steps(loaded, micro_batch=2, row_tokens=512, answer_tokens=64, steps=10)
+    found = measure_steps(loaded, micro_batch=2, row_tokens=512, answer_tokens=64, optimizer="adamw_8bit", steps=10)
     kinds = {type(module).__name__ for name, module in loaded.model.named_modules() if name.endswith(".base_layer")}
     seen = dataclasses.asdict(found) | {
         "key": key, "weights": weights, "imported_s": imported, "ready_s": ready,

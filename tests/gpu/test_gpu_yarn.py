@@ -185,6 +185,7 @@ def test_qwen3_8b_trains_three_steps_of_131072_tokens_in_4_bit(tmp_path: Path) -
     settings = Settings(
         epochs=1, lr=2e-4, schedule="constant", warmup=0.0, batch=1, micro_batch=1, collation="padded",
         weight_decay=0.0, max_grad_norm=1.0, seed=17, checkpoint_minutes=1e6, checkpoint_steps=None, keep_checkpoints=2,
+        optimizer="adamw_8bit",
     )  # fmt: skip
     reports = []
     trainer = Steps(loaded, rows, settings, tmp_path / "out", 3, reports.append, lambda: False, print)

@@ -1,6 +1,7 @@
 """A contestant's steps, timed and counted in the same way whoever makes them."""
 
 import time
+from collections.abc import Callable
 
 import torch
 
@@ -19,6 +20,7 @@ class Clock:
         self.tokens = self.supervised = self.graphs = 0
         self.began = self.seconds = 0.0
         self.timed = False
+        self.captures: Callable[[], int] = lambda: 0  # of CUDA graphs, so far: whoever makes any says how many
 
     def start(self) -> None:
         """Before the first step: what loading took is not to be told."""
@@ -36,11 +38,11 @@ class Clock:
         self.norms.append(grad_norm)
         if step == self.job.warm:
             self._wait()
-            self.began, self.graphs, self.timed = time.monotonic(), _compiled(), True
+            self.began, self.graphs, self.timed = time.monotonic(), self._made(), True
         elif step == self.job.last_step:
             self._wait()
             self.seconds = time.monotonic() - self.began
-            self.graphs, self.timed = _compiled() - self.graphs, False
+            self.graphs, self.timed = self._made() - self.graphs, False
 
     def pace(self) -> Pace:
         tenth = max(1, len(self.losses) // 10)
@@ -56,10 +58,10 @@ class Clock:
             min(self.norms),
         )
 
+    def _made(self) -> int:
+        """Graphs that were compiled or captured so far."""
+        return int(torch._dynamo.utils.counters["stats"]["unique_graphs"]) + self.captures()
+
     def _wait(self) -> None:
         if self.cuda:
             torch.cuda.synchronize()
-
-
-def _compiled() -> int:
-    return int(torch._dynamo.utils.counters["stats"]["unique_graphs"])

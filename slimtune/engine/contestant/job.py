@@ -24,6 +24,7 @@ class Way:
     precision: str  # "bf16" | "fp16" | "fp32"
     checkpointing: bool
     micro_batch: int
+    optimizer: str  # "adamw" | "adamw_8bit"
 
     @property
     def who(self) -> str:
@@ -33,6 +34,7 @@ class Way:
     def how(self) -> str:
         layout = "as it likes" if self.collation == OWN_CHOICE else self.collation
         memory = ", checkpointing" if self.checkpointing else ""
+        memory += ", 8-bit Adam" if self.optimizer == "adamw_8bit" else ""
         return f"{layout}, {self.quantisation} in {self.precision}, {self.micro_batch} at a time{memory}"
 
     @property

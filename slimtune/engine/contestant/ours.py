@@ -34,7 +34,7 @@ def train(job: Job, folder: Path) -> Pace:
     ]
     settings = even_steps(
         rows=len(rows), steps=job.last_step, batch=job.batch, micro_batch=way.micro_batch, collation=way.collation,
-        lr=job.lr, seed=job.seed,
+        lr=job.lr, seed=job.seed, optimizer=way.optimizer,
     )  # fmt: skip
     clock = Clock(job, answer_tokens=sum(len(row.answer) for row in rows) / len(rows))
 
@@ -44,6 +44,8 @@ def train(job: Job, folder: Path) -> Pace:
     FastLanguageModel.for_training(loaded.model)
     trainer = _Timed(loaded, rows, settings, folder, job.last_step, on_step, lambda: False, print)
     trainer.clock = clock
+    if trainer.row_steps:
+        clock.captures = lambda: trainer.row_steps.replays.captured
     clock.start()
     trainer.train()
     if trainer.result.oom_splits:

@@ -1,0 +1,128 @@
+"""A shared-prefix row in a frame: what Unsloth's own layers take on a GPU, in shapes that come again.
+
+Every step has other lengths. In a frame the prefixes and the suffixes are filled up, each at its end, by one sequence
+of their own that nothing else sees; how many sequences there are and how long the longest may be is rounded up too.
+Then lengths are numbers in a buffer and not shapes, and a step that was captured for one row serves the next.
+"""
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+import torch
+
+from slimtune.engine.attention import Row
+from slimtune.engine.collate import IGNORE, Layout, answers
+from slimtune.engine.kernels import Sequences
+from slimtune.plan import filled
+
+_BLOCK = 128  # tokens that an attention kernel takes at a time: what is shorter costs the same
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Room for rows. `ahead`, `own`: tokens of prefixes and of suffixes, filling included; `groups`, `rows`: prefixes
+    and suffixes; `answers`: tokens that are asked for; `longest_...`: that none is longer than."""
+
+    ahead: int
+    own: int
+    groups: int
+    rows: int
+    answers: int
+    longest_prefix: int
+    longest_suffix: int
+    longest_group: int
+
+    @classmethod
+    def of(cls, layout: Layout) -> "Frame":
+        """A frame with a little room to spare."""
+        needs = _needs(layout)
+        ahead, own = (filled(tokens) for tokens in (needs.ahead, needs.own))
+        spare = own - needs.own
+        return cls(
+            ahead, own, _power(needs.groups), -(-needs.rows // 8) * 8, filled(needs.answers),
+            _power(needs.longest_prefix, ahead - layout.ahead, _BLOCK), _power(needs.longest_suffix, spare, _BLOCK),
+            _power(needs.longest_group, spare, _BLOCK),
+        )  # fmt: skip
+
+    def holds(self, layout: Layout) -> bool:
+        """Whether a row fits, no filling is longer than the longest may be, and not much more than an eighth of the
+        tokens are filling."""
+        needs = _needs(layout)
+        fits = all(getattr(needs, field.name) <= getattr(self, field.name) for field in fields(self))
+        fits &= bool(needs.ahead) == bool(self.ahead) and self.ahead - layout.ahead <= self.longest_prefix
+        fits &= self.own - needs.own <= min(self.longest_suffix, self.longest_group)
+        return fits and 8 * self.tokens <= 9 * needs.tokens + 16 * _BLOCK
+
+    @property
+    def tokens(self) -> int:
+        return self.ahead + self.own
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Of what a buffer holds, one after the other: ids, positions, where prefixes, the suffixes of a group and
+        suffixes begin, places and targets of answers, and how many tokens the loss is divided by."""
+        begins = (self.groups + 2, self.groups + 2, self.rows + 2)
+        return self.tokens, self.tokens, *begins, self.answers, self.answers, 1
+
+    def fill(self, layout: Layout) -> torch.Tensor:
+        """The buffer [sum of sizes], int64, on the CPU: `layout` with filling. `items`, its last number, is left 0."""
+        parts = [np.zeros(size, dtype=np.int64) for size in self.sizes]
+        ids, positions, first, groups, own, places, targets, _ = parts
+        real = layout.ahead
+        for into, values in ((ids, layout.ids), (positions, layout.positions)):
+            into[:real], into[self.ahead : self.ahead + len(values) - real] = values[:real], values[real:]
+        for into, lengths, end in (
+            (first, layout.prefixes, self.ahead),
+            (groups, layout.suffix_tokens, self.own),
+            (own, layout.suffixes, self.own),
+        ):
+            into[1 : len(lengths) + 1] = np.cumsum(lengths)
+            into[len(lengths) + 1 :] = into[len(lengths)]
+            into[-1] = end
+        asked = answers(layout.labels[None])
+        count = len(asked["targets"])
+        at = asked["places"].numpy()
+        places[:count], targets[:count] = at + self.ahead - real, asked["targets"]  # answers are in suffixes
+        targets[count:] = IGNORE
+        return torch.from_numpy(np.concatenate(parts))
+
+
+@dataclass(frozen=True)
+class FrameView:
+    """A filled frame as a model takes it, each a view of its buffer or made of one: `ids`, `positions` [1, T],
+    `places`, `targets` [answers], `items` a scalar."""
+
+    ids: torch.Tensor
+    positions: torch.Tensor
+    row: Row
+    places: torch.Tensor
+    targets: torch.Tensor
+    items: torch.Tensor
+
+    @classmethod
+    def of(cls, frame: Frame, buffer: torch.Tensor) -> "FrameView":
+        ids, positions, first, groups, own, places, targets, items = buffer.split(frame.sizes)
+        first, groups, own = (begins.int() for begins in (first, groups, own))
+        longest = frame.longest_suffix
+        row = Row(0, None, None, Sequences(own, own, longest, longest, frame.own))
+        if frame.ahead:
+            prefixes = Sequences(first, first, frame.longest_prefix, frame.longest_prefix, frame.ahead)
+            shared = Sequences(groups, first, frame.longest_group, frame.longest_prefix, frame.own)
+            row = Row(frame.ahead, prefixes, shared, row.own)
+        return cls(ids[None], positions[None], row, places, targets, items[0])
+
+
+def _needs(layout: Layout) -> Frame:
+    """The least frame: a token of filling after the prefixes, so that what fills the suffixes sees one too."""
+    ahead, own = layout.ahead + bool(layout.ahead), sum(layout.suffixes)
+    longest = max(layout.suffixes)
+    asked = int((layout.labels != IGNORE).sum())
+    return Frame(
+        ahead, own, len(layout.prefixes), len(layout.suffixes), asked, max(*layout.prefixes, 1), longest,
+        max(layout.suffix_tokens),
+    )  # fmt: skip
+
+
+def _power(*lengths: int) -> int:
+    """The least power of two that none is longer than."""
+    return 1 << (max(lengths) - 1).bit_length()

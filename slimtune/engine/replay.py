@@ -1,0 +1,151 @@
+"""Forward and backward over framed rows, by Unsloth's own layers: captured once a frame as a CUDA graph, then replayed.
+
+A step of a small model is thousands of kernels of a few microseconds each, and Python takes ten times as long to start
+them as the card to run them. A graph starts them all at once. What differs from row to row is a buffer of numbers.
+"""
+
+from unsloth import FastLanguageModel  # noqa: F401, I001  first: it patches what the others import
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from slimtune.engine.attention import over_segments
+from slimtune.engine.collate import Layout
+from slimtune.engine.frame import Frame, FrameView
+from slimtune.engine.head import loss_at_head
+from slimtune.engine.memory import is_out_of_memory, release
+
+_KEPT = 32  # captured frames
+
+
+def loss_of_row(model: Any, view: FrameView) -> torch.Tensor:
+    """The loss of a framed row under `model`, an adapted one of Unsloth's fast path, divided by its items."""
+    whole = model.get_base_model()
+    found = whole.model(input_ids=view.ids, position_ids=view.positions, prefix_seg_info=view.row)
+    states = found.last_hidden_state[0].index_select(0, view.places)
+    return loss_at_head(states, whole.lm_head.weight, view.targets, view.items)
+
+
+def tell_unsloth() -> None:
+    """Have Unsloth's layers take rows: by a hook that they have for GRPO's shared prompts. And they would look for
+    packed rows by their positions, for which the host waits for the card: not where they are told of segments."""
+    from unsloth.models import llama
+    from unsloth.utils import attention_dispatch
+
+    attention_dispatch._flex_shared_prefix_attention = over_segments
+    theirs = llama.get_packed_info_from_kwargs
+    if getattr(theirs, "asks_first", False):
+        return
+
+    def info(given: dict[str, Any], *rest: Any) -> Any:
+        return None if given.get("prefix_seg_info") is not None else theirs(given, *rest)
+
+    info.asks_first = True
+    llama.get_packed_info_from_kwargs = info
+
+
+@dataclass
+class _Captured:
+    graph: torch.cuda.CUDAGraph
+    buffer: torch.Tensor
+    loss: torch.Tensor
+
+
+class Replays:
+    """Of one model in training. `capturing` False: every step is started by Python, as it must be where layers are
+    computed twice and their inputs wait in host memory."""
+
+    def __init__(
+        self,
+        model: Any,
+        *,
+        dtype: torch.dtype,
+        backward: Callable[[torch.Tensor], None],
+        capturing: bool,
+        say: Callable[[str], None],
+    ):
+        self.model, self.dtype, self.backward, self.capturing, self.say = model, dtype, backward, capturing, say
+        self.captured = 0
+        tell_unsloth()
+        self._known: OrderedDict[Frame, _Captured] = OrderedDict()
+        self._weights = [weight for weight in model.parameters() if weight.requires_grad]
+        self._gradients: list[torch.Tensor] = []
+        self._stream = torch.cuda.Stream() if capturing else None
+        self._pool = None
+
+    def begin(self) -> None:
+        """Before the first row of a step: gradients are zero, and where graphs add to them."""
+        if not self._gradients:
+            self._gradients = [torch.zeros_like(weight) for weight in self._weights]
+        torch._foreach_zero_(self._gradients)
+        for weight, gradient in zip(self._weights, self._gradients, strict=True):
+            weight.grad = gradient
+
+    def forget(self) -> None:
+        """Every graph and its memory."""
+        self._known.clear()
+        self._pool = None
+        release()
+
+    def frame_for(self, layout: Layout) -> Frame:
+        """One that was captured, where it holds the row without much waste; else a new one."""
+        fitting = [frame for frame in self._known if frame.holds(layout)]
+        return min(fitting, key=lambda frame: frame.tokens) if fitting else Frame.of(layout)
+
+    def row(self, frame: Frame, filled: torch.Tensor) -> torch.Tensor:
+        """Forward and backward over one row; gradients are added to. The loss, on its device."""
+        filled = filled.pin_memory()
+        if not self.capturing:
+            return self._both(frame, filled.to("cuda", non_blocking=True))
+        if (known := self._known.get(frame)) is None:
+            known = self._capture(frame, filled)
+            if known is None:
+                return self._both(frame, filled.to("cuda", non_blocking=True))
+        self._known.move_to_end(frame)
+        known.buffer.copy_(filled, non_blocking=True)
+        known.graph.replay()
+        return known.loss.clone()
+
+    def _both(self, frame: Frame, buffer: torch.Tensor) -> torch.Tensor:
+        with torch.autocast("cuda", dtype=self.dtype, enabled=self.dtype != torch.float32):
+            loss = loss_of_row(self.model, FrameView.of(frame, buffer))
+        self.backward(loss)
+        return loss.detach()
+
+    def _capture(self, frame: Frame, filled: torch.Tensor) -> _Captured | None:
+        """None where it cannot be, which is said once: the run goes on without."""
+        buffer = filled.to("cuda", non_blocking=True)
+        try:
+            if self._pool is None:
+                self._warm(frame, buffer)
+                self._pool = torch.cuda.graph_pool_handle()
+            while len(self._known) >= _KEPT:
+                self._known.popitem(last=False)
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
+                loss = self._both(frame, buffer)
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise
+            self.capturing = False
+            self.forget()
+            first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            self.say(f"Steps are started one kernel at a time: they cannot be captured as a CUDA graph ({first}).")
+            return None
+        self.captured += 1
+        self._known[frame] = _Captured(graph, buffer, loss)
+        return self._known[frame]
+
+    def _warm(self, frame: Frame, buffer: torch.Tensor) -> None:
+        """Once by Python, on the stream of the graphs: what is compiled, and what libraries set up, is there then. It
+        is a run's first row, or the first since memory ran out: no gradient is lost."""
+        self._stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self._stream):
+            self._both(frame, buffer)
+        torch.cuda.current_stream().wait_stream(self._stream)
+        torch._foreach_zero_(self._gradients)
+        torch.cuda.synchronize()
+        release()

@@ -1,0 +1,103 @@
+"""Rows in frames: filling changes nothing, and one frame serves rows of many lengths."""
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+from test_attention import GROUPS, layout  # noqa: E402
+
+from slimtune.engine.attention import row_attention  # noqa: E402
+from slimtune.engine.collate import IGNORE, answers, shared_prefix  # noqa: E402
+from slimtune.engine.frame import Frame, FrameView  # noqa: E402
+from slimtune.engine.head import loss_at_head  # noqa: E402
+from slimtune.engine.render import Encoded  # noqa: E402
+from slimtune.plan import filled  # noqa: E402
+
+ALL = GROUPS | {"nothing is shared": [(0, [(1, 3)]), (0, [(5, 2), (9, 9)])]}
+
+
+def by_mask(query, key, value, laid):
+    heads = [x.transpose(0, 1)[None] for x in (query, *(x.repeat_interleave(2, dim=1) for x in (key, value)))]
+    out = torch.nn.functional.scaled_dot_product_attention(*heads, attn_mask=laid.mask(), scale=0.2)
+    return out[0].transpose(0, 1)
+
+
+def places_in(frame: Frame, laid) -> torch.Tensor:
+    """Where the row's tokens are in the frame."""
+    place = torch.arange(len(laid.ids))
+    return place + (frame.ahead - laid.ahead) * (place >= laid.ahead)
+
+
+@pytest.mark.parametrize("groups", ALL.values(), ids=ALL)
+def test_a_framed_row_gives_what_the_mask_gives(groups) -> None:
+    laid = layout(groups)
+    frame = Frame.of(laid)
+    view = FrameView.of(frame, frame.fill(laid))
+    assert frame.holds(laid) and frame.tokens >= len(laid.ids)
+    torch.manual_seed(1)
+    bare = [torch.randn(len(laid.ids), heads, 16, requires_grad=True) for heads in (4, 2, 2)]
+    at = places_in(frame, laid)
+    whole = [torch.randn(frame.tokens, *x.shape[1:]).index_copy(0, at, x.detach()).requires_grad_() for x in bare]
+    weights = torch.linspace(-1, 1, bare[0].numel()).view(bare[0].shape)
+    right = by_mask(*bare, laid)
+    out = row_attention(*whole, view.row, 0.2)
+    assert out.isfinite().all()
+    torch.testing.assert_close(out[at], right, rtol=1e-5, atol=2e-6)
+    theirs = torch.autograd.grad(right, bare, weights)
+    ours = torch.autograd.grad(out, whole, torch.zeros_like(out).index_copy(0, at, weights))
+    for mine, their in zip(ours, theirs, strict=True):
+        assert their.abs().max() > 0.01
+        torch.testing.assert_close(mine[at], their, rtol=1e-5, atol=2e-6)
+        outside = torch.ones(len(mine), dtype=bool).index_fill(0, at, False)
+        assert not mine[outside].any()
+
+
+@pytest.mark.parametrize("groups", ALL.values(), ids=ALL)
+def test_a_frame_holds_the_tokens_and_what_is_asked_for(groups) -> None:
+    laid = layout(groups)
+    frame = Frame.of(laid)
+    view, at = FrameView.of(frame, frame.fill(laid)), places_in(frame, laid)
+    assert view.ids[0][at].tolist() == laid.ids.tolist() and view.positions[0][at].tolist() == laid.positions.tolist()
+    asked = answers(laid.labels[None])
+    count = len(asked["targets"])
+    assert view.targets[:count].tolist() == asked["targets"].tolist() and (view.targets[count:] == IGNORE).all()
+    assert view.places[:count].tolist() == at[asked["places"]].tolist()
+
+
+def banking_row(rng) -> list:
+    """As rows of a batch of 64 are: one prefix, questions of some length."""
+    start = tuple(range(10, 560))
+    own = [int(length) for length in rng.integers(8, 40, 64)]
+    return [Encoded(str(n), (*start, n, *range(5, 5 + length)), (7, 8, 9)) for n, length in enumerate(own)]
+
+
+def test_two_frames_serve_a_hundred_rows() -> None:
+    rng, frames = np.random.default_rng(1), []
+    for _ in range(100):
+        laid = shared_prefix(banking_row(rng))
+        fits = [frame for frame in frames if frame.holds(laid)]
+        if not fits:
+            frames.append(Frame.of(laid))
+        best = min(fits, key=lambda frame: frame.tokens, default=frames[-1])
+        assert best.tokens < 1.2 * len(laid.ids)
+    assert 1 <= len(frames) <= 5
+
+
+def test_lengths_are_filled_to_some_that_come_again() -> None:
+    assert [filled(tokens) for tokens in (0, 1, 128, 129, 2432, 5000, 40_000)] == [0, 128, 128, 256, 2432, 5120, 40_960]
+    assert all(tokens <= filled(tokens) <= 1.0625 * tokens + 128 for tokens in range(0, 100_000, 37))
+
+
+@pytest.mark.parametrize("step", [1 << 26, 700])
+def test_the_loss_at_the_head_is_cross_entropy_with_its_gradient(step, monkeypatch) -> None:
+    monkeypatch.setattr("slimtune.engine.head._LOGITS", step)
+    torch.manual_seed(2)
+    states, head = torch.randn(20, 16, requires_grad=True), torch.randn(300, 16)
+    targets, items = torch.randint(0, 300, (20,)), torch.tensor(31)
+    targets[[3, 19]] = IGNORE
+    right = torch.nn.functional.cross_entropy(states @ head.T, targets, ignore_index=IGNORE, reduction="sum") / items
+    ours = loss_at_head(states, head, targets, items)
+    torch.testing.assert_close(ours, right)
+    (mine,), (their,) = (torch.autograd.grad(3 * loss, states) for loss in (ours, right))
+    assert their.abs().max() > 0.01
+    torch.testing.assert_close(mine, their)
