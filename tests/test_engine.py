@@ -1,15 +1,16 @@
 """The engine on tiny real models: what is trained is what was asked, whatever the memory, and nothing is hidden."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from slimtune.engine import load, lora, sft, source
+from slimtune.engine import decode, load, lora, sft, source
 from slimtune.engine.checkpoint import checkpoints, newest_whole
 from slimtune.engine.collate import padded, prefix_groups, prefix_length, shared_prefix
-from slimtune.engine.generate import _packed, _padded, generate
+from slimtune.engine.generate import generate
 from slimtune.engine.memory import is_out_of_memory
 from slimtune.engine.render import make_renderer
 from slimtune.engine.watch import Watch
@@ -238,8 +239,33 @@ def test_packed_decoding_says_what_padded_decoding_says(
     loaded = loaded_from(family(architecture, tmp_path / "model", embedded))
     prompts = [loaded.renderer.prompt_ids(example) for example in get_task(str(task)).test]
     with torch.inference_mode():
-        packed, plain = _packed(loaded, prompts, 8), _padded(loaded, prompts, 8)
-    assert [answer[: len(packed[0])] for answer in plain] == packed and len(packed[0]) == 8
+        packed, plain = decode.packed(loaded, prompts, 8), decode.padded(loaded, prompts, 8)
+    assert plain == [(answer, True) for answer in packed] and len(packed[0]) == 8
+
+
+@pytest.mark.parametrize("sampled", [False, True])
+def test_a_few_long_answers_hold_no_others_up_and_nobody_answers_otherwise(sampled, tiny_model, monkeypatch) -> None:
+    loaded = loaded_from(tiny_model)
+    monkeypatch.setattr(decode, "_PACKED_TYPES", frozenset())
+    if sampled:
+        sampling = get_model("qwen3-0.6b").sampling("on")
+        loaded.spec = replace(loaded.spec, traits=replace(loaded.spec.traits, thinking_sampling=sampling))
+        loaded.renderer = replace(loaded.renderer, thinking="on")
+    words = loaded.model.config.vocab_size
+    loaded.renderer = replace(loaded.renderer, stop_ids=frozenset(range(0, words, 5)))  # one word in five ends it
+    examples, steps = get_task("banking77").test[:24], []
+    loaded.model.register_forward_hook(lambda *_: steps.append(1))
+    together = dict(generate(loaded, examples, 40))
+    assert len({one.completion_tokens for one in together.values()}) > 5
+    steps.clear()
+    monkeypatch.setattr("slimtune.engine.generate._BATCH", {"cpu": 8})
+    few = dict(generate(loaded, examples, 40))
+    in_turn, longest = len(steps), max(one.completion_tokens for one in together.values())
+    assert {index: one.text for index, one in few.items()} == {index: one.text for index, one in together.items()}
+    steps.clear()
+    monkeypatch.setattr("slimtune.engine.generate._FEW", 10**6)  # each batch to its end
+    dict(generate(loaded, examples, 40))
+    assert longest < in_turn < 0.9 * len(steps)
 
 
 def test_real_weights_answer_alike_packed_and_padded_and_stop(embedded: Path) -> None:
@@ -250,8 +276,8 @@ def test_real_weights_answer_alike_packed_and_padded_and_stop(embedded: Path) ->
     prompts = [loaded.renderer.prompt_ids(example) for example in examples]
     loaded.model.generation_config.repetition_penalty = 1.8  # as some models ask: greedy all the same
     with torch.inference_mode():
-        plain = _padded(loaded, prompts, 12)
-    for index, tokens in enumerate(plain):
+        plain = decode.padded(loaded, prompts, 12)
+    for index, (tokens, _) in enumerate(plain):
         assert loaded.renderer.tokenizer.decode(tokens).startswith(completions[index].text)
 
 

@@ -196,7 +196,9 @@ def qwen3(folder: Path, tokenizer: Path, thinking: str):
 
 def test_a_drawn_answer_depends_on_seed_and_prompt_alone(tmp_path: Path, embedded: Path) -> None:
     pytest.importorskip("torch")
-    from slimtune.engine.generate import _packed, _padded, generate
+    from slimtune.engine.decode import packed as pack
+    from slimtune.engine.decode import padded as pad
+    from slimtune.engine.generate import generate
     from slimtune.engine.load import describe
     from slimtune.engine.sampling import Draws
 
@@ -206,9 +208,9 @@ def test_a_drawn_answer_depends_on_seed_and_prompt_alone(tmp_path: Path, embedde
     assert [together[index] for index in range(4)] == alone
     prompts = [loaded.renderer.prompt_ids(example) for example in ASKED]
     draws = Draws(loaded.sampling, prompts, tokens=12, seed=17)
-    packed, padded = _packed(loaded, prompts, 12, draws=draws), _padded(loaded, prompts, 12, draws=draws)
-    assert [answer[: len(packed[row])] for row, answer in enumerate(padded)] == packed
-    assert packed != _packed(loaded, prompts, 12), "greedy answers are others"
+    packed, padded = pack(loaded, prompts, 12, draws=draws), pad(loaded, prompts, 12, draws=draws)
+    assert padded == [(answer, True) for answer in packed]
+    assert packed != pack(loaded, prompts, 12), "greedy answers are others"
     assert describe(loaded)["sampling"] == {"temperature": 0.6, "top_p": 0.95, "top_k": 20, "min_p": 0.0, "seed": 17}
     loaded.seed = 18
     assert {index: one.text for index, one in generate(loaded, ASKED, 12)} != together
@@ -235,7 +237,8 @@ def test_words_are_drawn_as_often_as_they_should_be_and_never_outside_of_what_ma
 
 def test_an_answer_in_circles_is_ended_alike_packed_and_padded_and_says_so(tmp_path: Path, embedded: Path) -> None:
     torch = pytest.importorskip("torch")
-    from slimtune.engine.generate import _completion, _packed, _padded, generate
+    from slimtune.engine.decode import packed, padded
+    from slimtune.engine.generate import generate
 
     loaded = qwen3(tmp_path / "model", embedded, "off")
     head = loaded.model.get_output_embeddings()
@@ -244,11 +247,10 @@ def test_an_answer_in_circles_is_ended_alike_packed_and_padded_and_says_so(tmp_p
     loaded.model.tie_weights()
     prompts = [loaded.renderer.prompt_ids(example) for example in ASKED[:2]]
     with torch.inference_mode():
-        answers = [*_packed(loaded, prompts, 300), *_padded(loaded, prompts, 300)]
+        answers = [*packed(loaded, prompts, 300), *(tokens for tokens, _ in padded(loaded, prompts, 300))]
     assert {len(answer) for answer in answers} == {LEAST_TOKENS}
     (_, one), *_ = generate(loaded, ASKED[:2], 300)
     assert (one.stopped, one.completion_tokens) == ("repetition", LEAST_TOKENS)
-    assert _completion(loaded, prompts[0], [*answers[0], loaded.renderer.tokenizer.pad_token_id], 0.0).text == one.text
     (_, short), *_ = generate(loaded, ASKED[:2], 200)
     assert short.stopped == "length"
 
@@ -257,18 +259,22 @@ def test_the_tokens_of_a_thought_are_counted(embedded: Path) -> None:
     pytest.importorskip("torch")
     from types import SimpleNamespace
 
-    from slimtune.engine.generate import _completion
+    from slimtune.engine.generate import _completion, _Row
     from slimtune.engine.render import load_tokenizer, make_renderer
 
     spec = get_model("smollm2-135m-embedded")
     renderer = make_renderer(load_tokenizer(embedded, spec), spec, thinking="off")
     loaded = SimpleNamespace(renderer=renderer)
     thought, answer = renderer.ids("<think>\nIs it?</think>"), renderer.ids("\n\nYes.<|im_end|>")
-    one = _completion(loaded, renderer.ids("<|im_start|>assistant\n"), [*thought, *answer], 0.0)
+
+    def complete(prompt: str, said: list[int]):
+        return _completion(loaded, _Row(0, renderer.ids(prompt), said))
+
+    one = complete("<|im_start|>assistant\n", [*thought, *answer])
     assert len(thought) <= one.thinking_tokens < len(thought) + len(answer) - 1 and one.stopped == "stop"
-    begun = _completion(loaded, renderer.ids("<|im_start|>assistant\n<think>\n"), list(answer), 0.0)
+    begun = complete("<|im_start|>assistant\n<think>\n", list(answer))
     assert begun.thought_begun and begun.thinking_tokens == begun.completion_tokens - 1
-    assert _completion(loaded, renderer.ids("Hi"), list(answer), 0.0).thinking_tokens == 0
+    assert complete("Hi", list(answer)).thinking_tokens == 0
 
 
 def test_nothing_but_closed_thoughts_is_read_in_linear_time() -> None:

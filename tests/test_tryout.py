@@ -20,7 +20,8 @@ from samples import make_task
 
 from slimtune.check import ready
 from slimtune.data import Completion, Example, Message
-from slimtune.engine.generate import _packed, _padded, generate
+from slimtune.engine.decode import packed, padded
+from slimtune.engine.generate import generate
 from slimtune.engine.stream import Speech, _adapter, _heard, stream
 from slimtune.errors import UserError
 from slimtune.models.thoughts import Thoughts
@@ -105,8 +106,8 @@ def test_the_tuned_side_says_what_evaluation_says_token_for_token(adapted: Any, 
         assert "".join(pieces) == completion.text
     prompt = adapted.renderer.prompt_ids(rows[0])
     with torch.inference_mode():
-        ways = [way(adapted, [prompt], 8)[0] for way in (_packed, _padded)]
-    assert tokens(adapted, rows[0], tuned=True) == ways[0] == ways[1]
+        ways = packed(adapted, [prompt], 8)[0], padded(adapted, [prompt], 8)[0]
+    assert (tokens(adapted, rows[0], tuned=True), True) == (ways[0], True) == ways[1]
 
 
 def test_the_base_side_is_the_model_without_an_adapter_bit_for_bit(adapted: Any, plain: Any, rows: Any) -> None:
@@ -123,13 +124,13 @@ def test_the_base_side_is_the_model_without_an_adapter_bit_for_bit(adapted: Any,
 
 def test_the_models_own_generate_hands_over_the_same_tokens(adapted: Any, rows: Any) -> None:
     prompt, told = adapted.renderer.prompt_ids(rows[0]), []
-    for way in (_packed, _padded):
+    for way in (packed, padded):
         found: list[int] = []
         with torch.inference_mode():
             way(adapted, [prompt], 8, lambda token, found=found: bool(found.append(token)))
             cut = way(adapted, [prompt], 8, lambda token: True)
         told.append(found)
-        assert cut == [found[:1]]
+        assert (cut if way is packed else [tokens for tokens, _ in cut]) == [found[:1]]
     assert told[0] == told[1] == tokens(adapted, rows[0], tuned=True)
 
 
@@ -463,7 +464,7 @@ def test_real_weights_say_on_both_sides_what_evaluation_says(tmp_path: Path) -> 
                 evaluated[tuned][index].completion_tokens,
             )
         with torch.inference_mode():
-            (base,) = _padded(plain, [plain.renderer.prompt_ids(example)], 8)
+            ((base, _),) = padded(plain, [plain.renderer.prompt_ids(example)], 8)
         assert tokens(adapted, example, tuned=False) == base[: len(tokens(adapted, example, tuned=False))]
     assert evaluated[0][0].text != evaluated[1][0].text
 

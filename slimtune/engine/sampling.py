@@ -21,8 +21,9 @@ class Draws:
         seeds = [int(digest_json([seed, list(prompt)]), 16) for prompt in prompts]
         self._numbers = np.stack([np.random.default_rng(one).random(tokens) for one in seeds])
 
-    def choose(self, logits: torch.Tensor, rows: Sequence[int] | slice, step: int) -> torch.Tensor:
-        """The token after `step` earlier ones for these rows; logits are [rows, words], the tokens [rows]."""
+    def choose(self, logits: torch.Tensor, rows: Sequence[int], step: int | np.ndarray) -> torch.Tensor:
+        """The token after `step` earlier ones, of all or [rows], for these rows; logits are [rows, words], the tokens
+        [rows]."""
         shares, words = likely(logits, self._sampling)
         numbers = torch.tensor(self._numbers[rows, step], device=logits.device)
         sums = shares.double().cumsum(dim=-1)
