@@ -16,8 +16,9 @@ from slimtune.data import Completion, Example, Message, Score, Tally, ToolCall
 from slimtune.errors import UserError
 from slimtune.files import append_line, digest_json, publish_folder, read_json, read_log, write_json
 from slimtune.models.toolcalls import answer_turn, render_tool_calls
-from slimtune.scorers import Spoken, get_scorer, spoken_part
+from slimtune.scorers import get_scorer
 from slimtune.scorers.judge import JUDGE, Judge
+from slimtune.scorers.marking import Marked, mark, refuse_many_raised
 from slimtune.stats import Interval, score_interval
 from slimtune.tallies import Aggregate, aggregate
 from slimtune.tasks import Task
@@ -146,7 +147,8 @@ def evaluate(
     answered there is not asked for again. `examples` carry the prompts: see `with_shots` for few-shot ones.
 
     A `judge` gives the score where the task's scorer is `judge`, and one beside it elsewhere. Raises UserError where
-    the task needs one and there is none, and where not one answer could be judged."""
+    the task needs one and there is none, and where not one answer could be judged; RuntimeError where our scoring
+    breaks on many answers."""
     if judge is None and task.scorer == JUDGE:
         to_do = "give `judge:` in a recipe; a served model is scored there as its `teacher:`"
         raise UserError(f"{task.title} is scored by a judge, and there is none: {to_do}.")
@@ -165,11 +167,13 @@ def evaluate(
     asked = list(zip(examples, hashes, strict=True))
     missing = [example.id for example, digest in asked if digest not in answered]
     assert not missing, f"{len(missing)} examples were never answered, {missing[0]} first"
-    spoken = [spoken_part(answered[digest], example, tool_format) for example, digest in asked]
-    pairs = [(one.completion, example) for one, example in zip(spoken, examples, strict=True)]
+    scorers = (task.scorer, *task.also)
+    marked = [mark(answered[digest], example, scorers, tool_format=tool_format) for example, digest in asked]
+    refuse_many_raised(marked, examples, label)
+    pairs = [(one.spoken.completion, example) for one, example in zip(marked, examples, strict=True)]
     judged = judge(pairs) if judge else None
     records = [
-        _record(task, example, digest, answered[digest], spoken[place], judged.scores[place] if judged else None)
+        _record(task, example, digest, answered[digest], marked[place], judged.scores[place] if judged else None)
         for place, (example, digest) in enumerate(asked)
     ]
     if all(record.score is None for record in records):
@@ -257,14 +261,9 @@ def _absent(value: Any) -> Any:
 
 
 def _record(
-    task: Task, example: Example, digest: str, completion: Completion, spoken: Spoken, judged: Score | None
+    task: Task, example: Example, digest: str, completion: Completion, marked: Marked, verdict: Score | None
 ) -> Record:
-    split = spoken.split
-    scores = {name: get_scorer(name)(spoken.completion, example) for name in (task.scorer, *task.also)}
-    if judged is not None:
-        scores[JUDGE] = judged
-    if not split.closed and completion.tool_calls is None:
-        scores = {name: _endless(found) for name, found in scores.items()}
+    split, scores = marked.spoken.split, marked.judged(verdict)
     score = scores[task.scorer]
     also = {name: found.value for name, found in scores.items() if name != task.scorer}
     if task.openings:
@@ -277,11 +276,6 @@ def _record(
         completion.completion_tokens, completion.seconds, example.meta.get("part"), counts,
         split.thought is not None or completion.thinking_tokens > 0, completion.thinking_tokens,
     )  # fmt: skip
-
-
-def _endless(score: Score) -> Score:
-    """Of an answer whose thought never ended: wrong, even where silence is right. What cannot be judged stays so."""
-    return replace(score, value=None if score.value is None else 0.0, answer=None, why="its thought never ended")
 
 
 def _read_journal(path: Path | None, answerer: str) -> dict[str, Completion]:

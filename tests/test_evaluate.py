@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from slimtune.data import Completion, Example, Message, ToolCall
+from slimtune.data import Completion, Example, Message, Score, ToolCall
+from slimtune.errors import SlimtuneError, UserError
 from slimtune.evaluate import (
     Evaluation,
     choose_shots,
@@ -20,7 +21,9 @@ from slimtune.evaluate import (
     write_evaluation,
 )
 from slimtune.files import damage
-from slimtune.scorers import gold_completion
+from slimtune.models.toolcalls import parse_tool_calls
+from slimtune.scorers import SCORERS, Scorer, gold_completion
+from slimtune.scorers.judge import JUDGE, Judged
 from slimtune.tasks import Task, get_task, list_tasks
 
 TASKS = sorted(job.name for job in list_tasks() if not job.hub)
@@ -96,6 +99,88 @@ def test_what_we_could_not_judge_is_counted_and_is_no_zero() -> None:
     made = scored(task, examples, answering(gold))
     unjudged = replace(made, records=(*(replace(one, score=None) for one in made.records[:4]), *made.records[4:]))
     assert unjudged.summary()["unscored"] == 4 and unjudged.score.n == 6 and unjudged.score.value == 1.0
+
+
+@pytest.fixture
+def brittle(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A scorer that some answers break, as any may: entered like the others."""
+
+    def score(completion: Completion, example: Example) -> Score:
+        return Score(1.0 / (completion.text != "breaks it"), completion.text)
+
+    monkeypatch.setitem(SCORERS, "brittle", Scorer("brittle", "Breaks.", score))
+    yield
+
+
+def breaking(task: Task, examples: Sequence[Example], count: int, **more: object) -> Evaluation:
+    """All answers right but for the first `count`, which the brittle scorer cannot take."""
+    broken = {example.id for example in examples[:count]}
+    return scored(
+        task, examples, answering(lambda asked: "breaks it" if asked.id in broken else str(asked.target)), **more
+    )
+
+
+@pytest.mark.usefixtures("brittle")
+def test_an_answer_that_breaks_the_scorer_is_not_judged_says_why_and_costs_no_other(tmp_path: Path) -> None:
+    task, examples = rows("banking77", 200)
+    for way in (replace(task, scorer="brittle"), replace(task, also=("brittle",))):
+        made = breaking(way, examples, 2)
+        first = made.records[0]
+        assert first.score is None and {*first.also.values()} <= {None} and first.output == first.answer == "breaks it"
+        assert "ZeroDivisionError: float division by zero" in first.why and made.records[2].score == 1.0
+        assert made.summary()["unscored"] == 2 and made.score.n == 198 and made.score.value == 1.0
+        write_evaluation(tmp_path / way.scorer, made)
+        assert read_evaluation(tmp_path / way.scorer) == made
+    assert breaking(way, examples[:9], 1).summary()["unscored"] == 1, (
+        "one broken row ends nothing, however few there are"
+    )
+
+
+@pytest.mark.usefixtures("brittle")
+def test_more_than_a_hundredth_of_such_answers_ends_it_names_the_first_and_loses_none(tmp_path: Path) -> None:
+    task, examples = rows("banking77", 200)
+    journal, said = (
+        tmp_path / "journal",
+        rf"brok.* 3 of 200 .*more than 1%: ZeroDivisionError.*\({examples[0].id} first\)",
+    )
+    with pytest.raises(RuntimeError, match=said) as caught:
+        breaking(replace(task, scorer="brittle"), examples, 3, journal=journal)
+    assert isinstance(caught.value.__cause__, ZeroDivisionError) and not isinstance(caught.value, SlimtuneError)
+    asked: list[str] = []
+    mended = scored(task, examples, answering(gold, asked), journal=journal)
+    assert asked == [] and mended.score.n == 200 and mended.summary()["unscored"] == 0
+
+
+@pytest.mark.usefixtures("brittle")
+def test_what_a_judge_says_of_an_answer_that_broke_the_scorer_does_not_stand_alone() -> None:
+    task, examples = rows("banking77", 8)
+
+    def verdicts(pairs: Sequence[tuple[Completion, Example]]) -> Judged:
+        return Judged(tuple(Score(1.0, completion.text) for completion, _ in pairs), {})
+
+    made = breaking(replace(task, scorer=JUDGE, also=("brittle",)), examples, 1, judge=verdicts)
+    assert [record.score for record in made.records] == [None, *[1.0] * 7]
+    assert made.records[0].also == {"brittle": None} and "ZeroDivisionError" in made.records[0].why
+
+
+def test_a_reader_that_breaks_costs_one_row_and_an_error_with_a_sentence_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    task, examples = rows("voice_banking", 5)
+    made = scored(task, examples, answering(lambda asked: "[" * 100_000 if asked is examples[0] else gold(asked)))
+    assert [record.score for record in made.records] == [0.0, *[1.0] * 4]
+    deep = iter([RecursionError("too deep"), *[None] * 4])
+
+    def reader(*asked: object) -> object:
+        if (error := next(deep)) is not None:
+            raise error
+        return parse_tool_calls(*asked)
+
+    monkeypatch.setattr("slimtune.scorers.parse_tool_calls", reader)
+    made = scored(task, examples, answering(gold))
+    assert [record.score for record in made.records] == [None, *[1.0] * 4]
+    assert made.records[0].why == "our scoring broke: RecursionError: too deep" and made.records[0].answer
+    deep = iter([UserError("No such scorer.")])
+    with pytest.raises(UserError, match="No such scorer"):
+        scored(task, examples, answering(gold))
 
 
 def test_calls_that_a_server_has_parsed_are_scored_as_they_are(tmp_path: Path) -> None:
