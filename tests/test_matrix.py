@@ -1,5 +1,7 @@
 """From a matrix to its cells: every mistake at once, every cell named by all that can change it."""
 
+import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -86,6 +88,49 @@ def test_a_changed_test_row_changes_the_name(tmp_path, task):
     lines = test.read_text().splitlines()
     test.write_text("\n".join(lines[:-1]) + "\n")
     assert read(tmp_path, task)[0].fingerprint != before
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """A model's folder as far as a matrix reads it."""
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    shutil.copy(get_model(MODEL).config_file, folder / "config.json")
+    (folder / "tokenizer_config.json").write_text('{"eos_token": "<|im_end|>"}')
+    (folder / "model.safetensors").write_bytes(bytes(1000))
+    (folder / "merges.txt").write_text("a b")
+    return folder
+
+
+def named(folder: Path, task: Path, model: Path) -> str:
+    (cell,) = read_matrix(write(folder, f"models: [{model}]\ntasks: [{task}]\n"))
+    return cell.fingerprint
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "config.json", "tokenizer_config.json", "merges.txt"])
+def test_another_file_in_a_models_folder_makes_another_cell(tmp_path, task, model, file):
+    before, there = named(tmp_path, task, model), (model / file).read_bytes()
+    (model / file).write_bytes(there + b" ")
+    assert named(tmp_path, task, model) != before
+    (model / file).write_bytes(there)
+    (model / "README.md").write_text("what loading does not read")
+    assert named(tmp_path, task, model) == before
+
+
+def test_of_a_models_folder_the_name_counts_and_no_file_is_read_twice(tmp_path, task, model):
+    before, weights = named(tmp_path, task, model), model / "model.safetensors"
+    stamp = weights.stat().st_mtime_ns
+    weights.write_bytes(bytes([1]) * 1000)
+    os.utime(weights, ns=(stamp, stamp))
+    assert named(tmp_path, task, model) == before, "size and time are as they were: it was not read again"
+    weights.rename(model / "other.safetensors")
+    assert named(tmp_path, task, model) != before
+
+
+def test_a_cell_of_a_model_that_is_no_folder_is_named_as_ever(tmp_path, task):
+    assert set(read(tmp_path, task)[0].identity) == {
+        "recipe", "model", "revision", "data", "scorers", "scores_schema", "teacher", "training_schema",
+    }  # fmt: skip
 
 
 def test_a_task_may_have_keys_of_its_own(tmp_path, task):

@@ -6,11 +6,10 @@ from pathlib import Path
 
 from slimtune.engine.embedded import Say, embedded_folder
 from slimtune.errors import UserError
-from slimtune.files import MANIFEST, damage, digest_file, digest_json, read_json
+from slimtune.files import MANIFEST, damage, digest_json, read_json
 from slimtune.models import ModelSpec
 from slimtune.models.hub import hub_refusals
-
-_FILES = ["*.json", "*.safetensors", "*.jinja", "tokenizer.model"]
+from slimtune.models.on_disk import READ, folder_digest
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,7 @@ def local_folder(spec: ModelSpec, *, say: Say | None = None) -> Path | None:
 
     for repository in filter(None, (spec.repo, spec.mirror_16bit, spec.dynamic_4bit, spec.plain_4bit)):
         with contextlib.suppress(LocalEntryNotFoundError):
-            return Path(snapshot_download(repository, allow_patterns=_FILES, local_files_only=True))
+            return Path(snapshot_download(repository, allow_patterns=list(READ), local_files_only=True))
     return None
 
 
@@ -76,15 +75,14 @@ def _local(folder: Path) -> Source:
         )
     if (folder / MANIFEST).is_file() and damage(folder) is None:
         return Source(folder, folder.name, None, digest_json(read_json(folder / MANIFEST)))
-    files = sorted(file for pattern in _FILES for file in folder.glob(pattern))
-    return Source(folder, folder.name, None, digest_json({file.name: digest_file(file) for file in files}))
+    return Source(folder, folder.name, None, folder_digest(folder))
 
 
 def _fetch(repository: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
 
     with hub_refusals(repository, revision):
-        return Path(snapshot_download(repository, revision=revision, allow_patterns=_FILES))
+        return Path(snapshot_download(repository, revision=revision, allow_patterns=list(READ)))
 
 
 def _refuse_remote_code(folder: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 from slimtune.answering import SCORES_SCHEMA
 from slimtune.check import Ready
 from slimtune.files import digest_json
+from slimtune.models.on_disk import folder_digest
 from slimtune.pipeline import TRAINING_SCHEMA
 from slimtune.recipe import Recipe
 from slimtune.tasks import Task
@@ -16,11 +17,14 @@ NOT_READ = "not read yet"  # in place of the data's digest, where they are away
 
 
 def trained_identity(recipe: Recipe, prepared: Ready | None) -> dict[str, Any]:
-    """Of a run. A teacher is no part of a run's own identity, and is of a cell's: its column stands in the result."""
+    """Of a run. A teacher is no part of a run's own identity, and is of a cell's: its column stands in the result. A
+    model in a folder is its files: a name says nothing of them."""
+    folder = prepared.spec.folder if prepared else None
     return {
         "recipe": recipe.digest,
         "model": prepared.spec.key if prepared else recipe.model,
         "revision": recipe.revision,
+        **({"model's files": folder_digest(folder)} if folder else {}),
         **_data(prepared.task if prepared else None),
         "teacher": recipe.teacher.asked if recipe.teacher else None,
         "training_schema": TRAINING_SCHEMA,
