@@ -163,7 +163,9 @@ def test_what_a_judge_says_of_an_answer_that_broke_the_scorer_does_not_stand_alo
     assert made.records[0].also == {"brittle": None} and "ZeroDivisionError" in made.records[0].why
 
 
-def test_a_reader_that_breaks_costs_one_row_and_an_error_with_a_sentence_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_reader_that_breaks_costs_one_row_and_an_error_with_a_sentence_ends_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     task, examples = rows("voice_banking", 5)
     made = scored(task, examples, answering(lambda asked: "[" * 100_000 if asked is examples[0] else gold(asked)))
     assert [record.score for record in made.records] == [0.0, *[1.0] * 4]

@@ -184,6 +184,11 @@ def test_a_misspelt_axis_is_said_once_at_its_own_line(tmp_path, task):
         ("model: x", "Did you mean 'models'"),
         ("seeds: [x]", "has to be a whole number"),
         ("axes: {seed: [1]}", "A matrix has `seeds:` for it"),
+        (
+            "axes:\n  lora.r: [8]\n  model: [qwen3-0.6b]",
+            r"m.yaml:6 model: is not for here. A matrix has `models:` for it",
+        ),
+        ("contestants: {a: {\n  seed: 1}}", r"m.yaml:5 seed: is not for here. A matrix has `seeds:` for it"),
         ("axes: {lora.r: []}", "has no values"),
         ("contestants: {a: {}, b: {}}", ", a' and '.*, b' are the same"),
         (
@@ -200,6 +205,13 @@ def test_a_misspelt_axis_is_said_once_at_its_own_line(tmp_path, task):
 def test_what_a_matrix_cannot_say_is_refused(tmp_path, task, more, said):
     with pytest.raises(Problems, match=said):
         read(tmp_path, task, more)
+
+
+@pytest.mark.parametrize(("key", "section"), [("model", "models"), ("task", "tasks"), ("seed", "seeds")])
+def test_a_task_has_no_model_task_or_seed_of_its_own(tmp_path, task, key, section):
+    path = write(tmp_path, f"models: [{MODEL}]\ntasks:\n  {task}:\n    {key}: 3\n")
+    with pytest.raises(Problems, match=f"m.yaml:4 {key}: is not for here. A matrix has `{section}:` for it"):
+        read_matrix(path)
 
 
 @pytest.mark.parametrize("file", sorted((recipes_folder() / "matrix").glob("*.yaml")), ids=lambda file: file.stem)

@@ -179,13 +179,7 @@ def _base(path: Path, document: Document, matrix: Matrix, problems: list[Problem
 
 def _ways(path: Path, document: Document, matrix: Matrix, problems: list[Problem]) -> Iterator[_Way]:
     """Every contestant: models x named ways x the axes' values."""
-    for section in ("axes", "contestants"):
-        for name, value in getattr(matrix, section).items():
-            keys = (name,) if section == "axes" else value
-            problems += _not_ours(path, keys, _OURS, lambda key, at=(section, name): document.lines.get(at, 1), "")
-            if not value and section == "axes":
-                where = f"{path}:{document.lines.get((section, name), 1)} axes.{name}"
-                problems.append(Problem(where, "has no values."))
+    problems += _misplaced(path, document, matrix)
     for name in matrix.axes:
         if any(name in keys for keys in matrix.contestants.values()):
             where = f"{path}:{document.lines.get(('axes', name), 1)} {name}"
@@ -205,6 +199,19 @@ def _ways(path: Path, document: Document, matrix: Matrix, problems: list[Problem
             words = [*([] if said else [label]), *([name] if name else []), *_words(matrix, axes)]
             changed = {key: value for key, value in keys.items() if key != "model"}
             yield _Way(model, ", ".join(words), {**changed, **axes}, lines)
+
+
+def _misplaced(path: Path, document: Document, matrix: Matrix) -> Iterator[Problem]:
+    """Keys that a matrix has a section of its own for, which names its cells by them; and axes without values."""
+    own = matrix.tasks if isinstance(matrix.tasks, dict) else {}
+    for section, named in (("axes", {"": matrix.axes}), ("contestants", matrix.contestants), ("tasks", own)):
+        ours = _OURS if section == "contestants" else ("model", *_OURS)
+        for name, keys in named.items():
+            place = (section, name) if name else (section,)
+            yield from _not_ours(path, keys, ours, lambda key, at=place: document.lines.get((*at, key), 1), "")
+    for name, values in matrix.axes.items():
+        if not values:
+            yield Problem(f"{path}:{document.lines.get(('axes', name), 1)} axes.{name}", "has no values.")
 
 
 def _words(matrix: Matrix, axes: Mapping[str, Any]) -> list[str]:
