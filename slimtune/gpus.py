@@ -151,10 +151,14 @@ def detect_gpu() -> DetectedGpu | None:
         pynvml.nvmlShutdown()
 
 
+def first_visible() -> str:
+    """Which card CUDA calls device 0, as CUDA_VISIBLE_DEVICES says it: its index or UUID; "" where none is to be."""
+    return os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0].strip()
+
+
 def _first_visible():
     """NVML's handle of the card CUDA would call device 0, or None. NVML itself ignores CUDA_VISIBLE_DEVICES."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    first = "0" if visible is None else visible.split(",")[0].strip()
+    first = first_visible()
     if first.startswith(("GPU-", "MIG-")):
         return pynvml.nvmlDeviceGetHandleByUUID(first)
     if not first.isdigit() or int(first) >= pynvml.nvmlDeviceGetCount():

@@ -288,6 +288,51 @@ def test_over_its_dollars_nothing_more_is_begun_and_earlier_calls_count(tmp_path
     assert lease.spent_usd(store) >= 0.001
 
 
+def paying(store: Path, card: str) -> subprocess.Popen:
+    """A runner's lease at a dollar a second, until told to end; it says how long it had it."""
+    code = (
+        "import sys, time; from pathlib import Path; from slimtune.sweep import lease\n"
+        "lease._BEAT_S = 0.05\n"
+        "own, began = lease.Lease(Path(sys.argv[1]), usd_per_hour=3600.0), time.monotonic()\n"
+        "while not Path(sys.argv[1], 'stop').exists():\n"
+        "    own.beat(); time.sleep(0.02)\n"
+        "own.end(); print(began, time.monotonic())\n"
+    )
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": card}
+    return subprocess.Popen(
+        [sys.executable, "-c", code, str(store)], stdout=subprocess.PIPE, text=True, env=environment
+    )
+
+
+@pytest.mark.parametrize(("cards", "prices"), [(("0", "0", "0"), 1), (("0", "1", "2"), 3)], ids=["one card", "three"])
+def test_runners_that_share_a_card_pay_for_it_once_and_for_each_card_its_own(tmp_path, cards, prices):
+    (tmp_path / "runners").mkdir()
+    runners = [paying(tmp_path, card) for card in cards]
+    until(lambda: len(list(tmp_path.glob("runners/*.json"))) == 3)
+    time.sleep(2)
+    (tmp_path / "stop").touch()
+    spans = [[float(word) for word in runner.communicate(timeout=30)[0].split()] for runner in runners]
+    (began, ended), summed = (min(spans)[0], max(end for _, end in spans)), sum(end - begin for begin, end in spans)
+    due = ended - began if prices == 1 else summed
+    assert lease.spent_usd(tmp_path) == pytest.approx(due, rel=0.15)
+    assert summed > 2 * (ended - began), "the three were at it together"
+
+
+def test_a_runner_whose_neighbour_was_killed_pays_for_the_card_alone(tmp_path):
+    (tmp_path / "runners").mkdir()
+    neighbour = paying(tmp_path, "0")
+    until(lambda: list(tmp_path.glob("runners/*.json")))
+    neighbour.kill()
+    neighbour.wait()
+    alone = paying(tmp_path, "0")
+    until(lambda: len(list(tmp_path.glob("runners/*.json"))) == 2)
+    time.sleep(1)
+    (tmp_path / "stop").touch()
+    began, ended = map(float, alone.communicate(timeout=30)[0].split())
+    cost = read_json(tmp_path / "runners" / f"{HOST}-{alone.pid}.json")["usd"]
+    assert cost == pytest.approx(ended - began, rel=0.1)
+
+
 @pytest.mark.parametrize("limits", [Limits(hours=0), Limits(usd=0, usd_per_hour=1)], ids=["hours", "usd"])
 def test_what_is_complete_is_done_whatever_the_limits_and_only_the_rest_is_left(tmp_path, limits):
     store, words = tmp_path / "s", {"A on trec": ["2"]}

@@ -2,14 +2,21 @@
 
 A machine's lock does not reach over every network disk, so an attempt of another machine is taken over only when that
 machine ended, or did not count on for LEASE_S of our own, monotonic time. Clocks are not compared.
+
+A card that several processes share costs its price once: each pays its part of every stretch between two beats.
 """
 
 import os
 import socket
 import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
+
+import psutil
 
 from slimtune.files import read_json, write_json
+from slimtune.gpus import first_visible
 
 LEASE_S = 90.0
 WATCH_S = LEASE_S + 15.0  # how long to look on: a little longer than it takes to see that a machine is gone
@@ -20,11 +27,12 @@ class Lease:
     """This process's line in the list of those who work here, and what it has spent so far."""
 
     def __init__(self, store: Path, *, usd_per_hour: float | None):
-        self.host, self.price = socket.gethostname(), usd_per_hour
+        self.host, self.card, self.price = socket.gethostname(), first_visible(), usd_per_hour
         self.path = store / "runners" / f"{self.host}-{os.getpid()}.json"
+        self._others = Others(store)
         self._began = self._written = time.monotonic()
         before = read_json(self.path) if self.path.is_file() else {}  # another process had this number once
-        self._earlier_s, self._beats = before.get("seconds", 0.0), before.get("beats", 0)
+        self._earlier_s, self._beats, self._usd = (before.get(name) or 0 for name in ("seconds", "beats", "usd"))
         self._write(ended=False)
 
     def beat(self) -> None:
@@ -42,14 +50,17 @@ class Lease:
 
     @property
     def usd(self) -> float | None:
-        """Dollars so far; None where the machine's price is not known."""
-        return None if self.price is None else (self._earlier_s + self.seconds) / 3600 * self.price
+        """Dollars so far; None where the card's price is not known."""
+        if self.price is None:
+            return None
+        return self._usd + (time.monotonic() - self._written) / 3600 * self.price / self._sharing
 
     def _write(self, *, ended: bool) -> None:
-        self._written, self._beats = time.monotonic(), self._beats + 1
-        seconds = self._earlier_s + self.seconds
-        facts = {"host": self.host, "pid": os.getpid(), "beats": self._beats, "seconds": seconds, "usd": self.usd}
-        write_json(self.path, facts | {"ended": ended})
+        self._sharing = self._others.sharing(self)
+        usd, seconds = self.usd, self._earlier_s + self.seconds
+        self._written, self._beats, self._usd = time.monotonic(), self._beats + 1, usd or 0.0
+        facts = {"host": self.host, "card": self.card, "pid": os.getpid(), "beats": self._beats, "seconds": seconds}
+        write_json(self.path, facts | {"usd": usd, "ended": ended})
 
 
 class Others:
@@ -61,10 +72,22 @@ class Others:
 
     def gone(self, host: str) -> bool:
         """Whether no process of that machine works here any more, as far as we have watched."""
-        return all(self._ended(path) for path in (self.store / "runners").glob(f"{host}-*.json"))
+        return all(self._ended(path, read_json(path)) for path in self._of(host))
 
-    def _ended(self, path: Path) -> bool:
-        found, now = read_json(path), time.monotonic()
+    def sharing(self, own: Lease) -> int:
+        """How many processes, `own` among them, work here on its card now."""
+        return 1 + sum(self._shares(path, own) for path in self._of(own.host) if path != own.path)
+
+    def _shares(self, path: Path, own: Lease) -> bool:
+        found = read_json(path)
+        ended = self._ended(path, found) or not psutil.pid_exists(found["pid"])
+        return not ended and (found["host"], found.get("card")) == (own.host, own.card)
+
+    def _of(self, host: str) -> Iterator[Path]:
+        return (self.store / "runners").glob(f"{host}-*.json")
+
+    def _ended(self, path: Path, found: Mapping[str, Any]) -> bool:
+        now = time.monotonic()
         beats, since = self._seen.get(path, (None, now))
         if found["beats"] != beats:
             self._seen[path] = (found["beats"], since := now)
