@@ -18,6 +18,7 @@ from slimtune.plan import (
     Setting,
     Speed,
     Yarn,
+    choose_collation,
     choose_precision,
     disk_gib,
     estimate_speed,
@@ -63,6 +64,7 @@ class Load:
     longest_answer_tokens: int
     rank: int
     batch: int
+    prefix_tokens: int = 0  # of the beginning that all rows share
 
     @property
     def examples(self) -> float:
@@ -196,7 +198,7 @@ def load_of(prepared: Ready) -> Load:
     lengths = counted.lengths
     return Load(
         len(lengths), recipe.train.epochs, max(lengths), sum(lengths) / len(lengths), max(counted.answers),
-        recipe.lora.r, recipe.train.batch,
+        recipe.lora.r, recipe.train.batch, counted.prefix,
     )  # fmt: skip
 
 
@@ -248,6 +250,7 @@ def line_of(spec: ModelSpec, card: Card | None, load: Load) -> Line:
         plan = make_plan(
             spec, gpu=card, lora_r=load.rank, context_tokens=load.longest_row_tokens, batch=load.batch, rows=load.rows,
             epochs=load.epochs, row_tokens_mean=load.row_tokens_mean, longest_answer_tokens=load.longest_answer_tokens,
+            collation=choose_collation(spec, asked="auto", cuda=card is not None), prefix_tokens=load.prefix_tokens,
         )  # fmt: skip
     except UserError:
         smallest = _smallest(spec, card, load.rank, load.longest_row_tokens)

@@ -228,10 +228,7 @@ def shared_prefixes(loaded: Any) -> dict[str, dict[str, float]]:
 
     rows = {name: rows_of(groups, alike=name == "the same row") for name, groups in PREFIXES.items()}
     plain = {name: over(loaded, [padded([row], pad_id=0) for row in found]) for name, found in rows.items()}
-    shared = {
-        name: over(loaded, [as_batch(shared_prefix(found), loaded.model, segments=False)])
-        for name, found in rows.items()
-    }
+    shared = {name: over(loaded, [as_batch(shared_prefix(found), loaded.model)]) for name, found in rows.items()}
     return {
         name: {
             "losses": [way[name]["loss"] for way in (plain, shared)],

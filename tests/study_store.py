@@ -30,6 +30,7 @@ class Made:
     states: Mapping[tuple[str, str, int], str] = field(default_factory=dict)  # failed | waiting
     gpu: str | None = "Tesla T4"
     why: str = "UserError: it needs 23 GiB"
+    axes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 def put_study(store: Path, made: Made, *, name: str = "t4-small") -> Path:
@@ -54,7 +55,7 @@ def _cell(made: Made, contestant: str, task: str, seed: int) -> dict[str, Any]:
     identity = {"contestant": contestant, "task": task, "seed": seed}
     return {
         "cell": digest_json(identity)[:16], "contestant": contestant, "model": model, "task": task, "seed": seed,
-        "axes": {"lora.r": 8}, "recipe": {}, "identity": identity,
+        "axes": dict(made.axes.get(contestant, {"lora.r": 8})), "recipe": {}, "identity": identity,
     }  # fmt: skip
 
 

@@ -116,9 +116,6 @@ def make_plan(
     chosen = _fastest(spec, smallest, quantisation, sizes, room_gib)
     if chosen is None:
         raise _refusal(spec, smallest, gpu, room_gib)
-    whole = dataclasses.replace(chosen, optimizer="adamw")
-    if high_gib(spec, whole) <= room_gib:  # one kernel for all weights, where 8-bit Adam starts one for each
-        chosen = whole
     notes = _notes(spec, chosen, gpu, quantisation, collation)
     return _plan(
         spec, chosen, gpu, room_gib, batch=batch, examples=rows * epochs, row_tokens_mean=row_tokens_mean,
@@ -206,7 +203,10 @@ def _fastest(
         fitting += [candidate for candidate in candidates if high_gib(spec, candidate) <= room_gib][:1]
     busy_tokens = min(_BUSY_TOKENS, dataclasses.replace(smallest, micro_batch=max(sizes)).tokens)
     busy = [candidate for candidate in fitting if candidate.tokens >= busy_tokens]
-    return next(iter(busy or fitting), None)
+    chosen = next(iter(busy or fitting), None)
+    whole = chosen and dataclasses.replace(chosen, optimizer="adamw")
+    # one kernel for all weights, where 8-bit Adam starts one for each
+    return whole if whole and high_gib(spec, whole) <= room_gib else chosen
 
 
 def _ways(spec: ModelSpec, smallest: Setting, quantisation: Quantisation) -> list[Setting]:

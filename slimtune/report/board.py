@@ -68,6 +68,7 @@ class Standing:
     rank_range: tuple[int, int] | None
     mean: float
     error_removed: float | None = None  # of the gains: the mean share of the remaining error
+    published: tuple[float, float] | None = None  # the interval by the published formula, 1.96 s / sqrt(n)
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,24 @@ class RankTable:
     friedman_p: float | None
     groups: tuple[tuple[str, ...], ...]
     footnotes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class CurvePoint:
+    """A contestant at a value of an axis: its mean score, and the 95% interval that its test rows leave."""
+
+    x: float
+    score: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Scores along an axis, `key` of a recipe; a line for each lot of contestants that differ in nothing else."""
+
+    key: str
+    lines: Mapping[str, tuple[CurvePoint, ...]]
 
 
 @dataclass(frozen=True)
@@ -163,6 +182,7 @@ class Board:
     remarks: tuple[str, ...]
     cost_remarks: tuple[str, ...] = ()
     published: tuple[PublishedTable, ...] = ()
+    curves: tuple[Curve, ...] = ()
     trouble: tuple[Square, ...] = field(default=())  # what is missing, failed or not whole, with its reason
 
     @property

@@ -4,7 +4,7 @@ score against what it takes. Drawn as a report's are (plots.py): narrow, on no g
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from slimtune.report.board import Board, RankTable, Spent
+from slimtune.report.board import Board, Curve, RankTable, Spent
 from slimtune.report.plots import ACCENT, COLOURS, INK, STYLE, panels, png_of, svg_of, tick
 from slimtune.wording import in_common
 
@@ -30,6 +30,7 @@ def draw_board(board: Board) -> dict[str, tuple[str, bytes]]:
         figures = {f"ranks-{table.name}": _ranks(table) for table in board.tables if table.standings}
         figures |= {f"apart-{table.name}": _apart(table) for table in board.tables if table.critical_difference}
         figures |= {name: _against(board.spent, name) for name in measures_shown(board.spent)}
+        figures |= {f"curve-{curve.key}": _curve(curve) for curve in board.curves}
         return {name: (svg_of(figure, name), png_of(figure)) for name, figure in figures.items()}
 
 
@@ -108,4 +109,26 @@ def _against(spent: Sequence[Spent], name: str) -> "Figure":
     axis.set_title("Mean tuned score", loc="left", fontsize=9.5)
     axis.grid(color=INK, alpha=0.18)
     axis.set_xlabel(f"{title} ({'less' if less else 'more'} is better)")
+    return figure
+
+
+def _curve(curve: Curve) -> "Figure":
+    """A line a lot of contestants, with the interval of each point; its name at its end where there are several."""
+    figure, (axis,) = panels(1, height=3.3)
+    colours = [ACCENT, *(colour for colour in COLOURS.values() if colour != ACCENT)]
+    for number, (name, points) in enumerate(curve.lines.items()):
+        colour, xs, ys = colours[number % len(colours)], [at.x for at in points], [at.score for at in points]
+        errors = [[at.score - at.low for at in points], [at.high - at.score for at in points]]
+        axis.errorbar(xs, ys, yerr=errors, fmt="o-", color=colour, markersize=6, linewidth=1.6, elinewidth=1.2)
+        if len(curve.lines) > 1:
+            axis.annotate(tick(name), (xs[-1], ys[-1]), xytext=(0, 9), textcoords="offset points", ha="right")
+    values = [at.x for points in curve.lines.values() for at in points]
+    if min(values) > 0 and max(values) >= 8 * min(values):
+        axis.set_xscale("log")
+        axis.set_xticks(sorted(set(values)), [f"{value:g}" for value in sorted(set(values))])
+        axis.minorticks_off()
+    axis.margins(0.12)
+    axis.set_title("Mean tuned score", loc="left", fontsize=9.5)
+    axis.grid(color=INK, alpha=0.18)
+    axis.set_xlabel(curve.key)
     return figure

@@ -16,6 +16,7 @@ from slimtune.report.collect import section
 from slimtune.report.text import clean
 from slimtune.stats import Block, SeedNoise, seed_noise
 from slimtune.sweep.beside_published import beside_published
+from slimtune.sweep.curves import curves
 from slimtune.sweep.gather import Entry, Grid, gather
 from slimtune.sweep.lines import cell_lines, links_of
 from slimtune.sweep.ranking import rank_tables, ranked_block
@@ -60,6 +61,7 @@ def make_board(
         remarks=(*((_RANKS,) if tables else ()), *_remarks(grid, block, noise, incomplete)),
         cost_remarks=cost_remarks(found),
         published=beside_published(grid, tables) if published else (),
+        curves=curves(grid, ranked, [grid.tasks[at] for at in block.tasks]),
         trouble=tuple(one for one in squares.values() if one.state != "done"),
     )
 

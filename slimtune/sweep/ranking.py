@@ -114,7 +114,7 @@ def _table(
 ) -> RankTable:
     tasks, means = scores.shape[1], [row.mean for row in rows]
     apart = critical_difference(means, tasks) if tasks > 1 else None
-    tested = friedman(scores)
+    tested, printed = friedman(scores), mean_ranks(scores, published=True)
     standings = [
         Standing(
             contestant=contestants[at],
@@ -125,18 +125,21 @@ def _table(
             p_top3=drawn.p_top3[at],
             rank_range=(drawn.rank_low[at], drawn.rank_high[at]),
             mean=float(scores[at].mean()),
+            published=None if printed[at].half is None else (printed[at].low, printed[at].high),
         )
         for at, row in enumerate(rows)
     ]
-    groups = apart.groups if apart else ()
+    ordered = _ordered(standings)
+    place = {one.contestant: at for at, one in enumerate(ordered)}
+    groups = [sorted((contestants[at] for at in group), key=place.get) for group in (apart.groups if apart else ())]
     return RankTable(
         name=name,
         title=title,
         about=about,
-        standings=_ordered(standings),
+        standings=ordered,
         critical_difference=apart.value if apart else None,
         friedman_p=tested.p if tested else None,
-        groups=tuple(tuple(contestants[at] for at in group) for group in groups),
+        groups=tuple(map(tuple, groups)),
         footnotes=() if tasks > 1 else ("One task has no spread of ranks: there is no interval of the mean rank.",),
     )
 

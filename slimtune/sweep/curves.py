@@ -1,0 +1,54 @@
+"""Scores along an axis that is a number: "as few as 50 examples" is a curve over training rows."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from slimtune.report.board import Curve, CurvePoint
+from slimtune.report.text import clean
+from slimtune.sweep.gather import Grid
+from slimtune.wording import in_common
+
+_LEAST = 3  # points, or it is no curve
+_Z = 1.959964  # of a 95% interval
+
+
+def curves(grid: Grid, contestants: Sequence[str], tasks: Sequence[str]) -> tuple[Curve, ...]:
+    """One an axis along which at least three of these contestants differ in nothing else; a line for each such lot.
+    Scores are means over `tasks`, which all of them have."""
+    if not tasks:
+        return ()
+    axes = {one: grid.entries[one, tasks[0]].cells[0] for one in contestants}
+    keys = dict.fromkeys(key for cell in axes.values() for key, value in cell.axes.items() if _is_number(value))
+    found = [Curve(key, lines) for key in keys if (lines := _lines(grid, axes, key, tasks))]
+    return tuple(found)
+
+
+def _lines(grid: Grid, cells: Mapping[str, Any], key: str, tasks: Sequence[str]) -> dict[str, tuple[CurvePoint, ...]]:
+    lots: dict[tuple, list[str]] = {}
+    for one, cell in cells.items():
+        if _is_number(cell.axes.get(key)):
+            rest = {name: value for name, value in cell.axes.items() if name != key}
+            lots.setdefault((cell.model, repr(sorted(rest.items()))), []).append(one)
+    kept = [lot for lot in lots.values() if len({cells[one].axes[key] for one in lot}) >= _LEAST]
+    names = [clean(in_common(lot).removesuffix(", ")) or lot[0] for lot in kept]
+    return {
+        name: tuple(sorted((_point(grid, one, cells[one].axes[key], tasks) for one in lot), key=lambda at: at.x))
+        for name, lot in zip(names, kept, strict=True)
+    }
+
+
+def _point(grid: Grid, contestant: str, x: float, tasks: Sequence[str]) -> CurvePoint:
+    """The mean over tasks, with what the choice of test rows leaves open: half widths add up as errors do."""
+    intervals = [grid.answers(contestant, task, "tuned").measured.score for task in tasks]
+    score = float(np.mean([one.value for one in intervals]))
+    half = math.sqrt(sum(((one.high - one.low) / 2 / _Z) ** 2 for one in intervals)) / len(intervals) * _Z
+    if len(intervals) == 1:
+        return CurvePoint(x, score, intervals[0].low, intervals[0].high)
+    return CurvePoint(x, score, score - half, score + half)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
