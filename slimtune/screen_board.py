@@ -8,11 +8,12 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from slimtune.report.board import Board, RankTable
+from slimtune.report.board import Board, RankTable, Spent
 from slimtune.report.text import percent
 from slimtune.wording import counted
 
 _FULLEST = 6  # tasks that fit a terminal with their scores; more are in the files
+_COLUMN = 12  # of a score and its interval
 
 
 def show_board(console: Console, board: Board, paths: Mapping[str, Path]) -> None:
@@ -29,6 +30,7 @@ def show_board(console: Console, board: Board, paths: Mapping[str, Path]) -> Non
     _show_scores(console, board)
     for table in board.tables:
         _show_ranks(console, board, table)
+    _show_spent(console, board)
     for line in (*board.against_summary, *board.remarks, *_noise(board)):
         _say(console, line, "dim")
     for one in board.published:
@@ -42,7 +44,8 @@ def show_board(console: Console, board: Board, paths: Mapping[str, Path]) -> Non
 
 
 def _show_scores(console: Console, board: Board) -> None:
-    names, tasks = board.contestants, board.tasks[:_FULLEST]
+    names, longest = board.contestants, max(map(len, map(board.short, board.contestants)))
+    tasks = board.tasks[: max(2, min(_FULLEST, (console.width - longest) // _COLUMN))]
     if len(names) <= _FULLEST < len(board.tasks):
         tasks = board.tasks
         rows = [(task, *(_score(board, name, task) for name in names)) for task in tasks]
@@ -79,9 +82,34 @@ def _show_ranks(console: Console, board: Board, table: RankTable) -> None:
     last = "mean gain" if table.name == "gain" else "mean score"
     _show_cells(console, table.title, ("", "mean rank", "95%", "range", "P(best)", "P(top 3)", last), rows)
     if table.critical_difference:
-        _say(console, f"Critical difference: {table.critical_difference:.2f} ranks.", "dim")
+        alike = f" Are they all alike? p = {table.friedman_p:.2g} (Friedman)." if table.friedman_p is not None else ""
+        _say(console, f"Critical difference: {table.critical_difference:.2f} ranks.{alike}", "dim")
     for line in table.footnotes:
         _say(console, line, "dim")
+
+
+def _show_spent(console: Console, board: Board) -> None:
+    """What each takes; a star where no other scores as high for less."""
+    if not board.spent:
+        return
+
+    def figure(one: Spent, name: str, text: str | None) -> str:
+        return "-" if text is None else f"{text}{'*' if name in one.fronts else ''}"
+
+    rows = [
+        (
+            board.short(one.contestant),
+            f"{one.score:.3f}",
+            figure(one, "cost", None if one.usd is None else f"{one.usd:.3g}"),
+            figure(one, "time", None if one.hours is None else f"{one.hours * 60:.1f}"),
+            figure(one, "memory", None if one.peak_gib is None else f"{one.peak_gib:.1f}"),
+            figure(one, "speed", None if one.rows_per_s is None else f"{one.rows_per_s:.1f}"),
+        )
+        for one in board.spent
+    ]
+    names = ("", "score", "USD a task", "min", "peak GiB", "rows/s")
+    _show_cells(console, "Score against cost, memory and speed", names, rows)
+    _say(console, "* No other scores as high for less, or with more rows a second.", "dim")
 
 
 def _noise(board: Board) -> Sequence[str]:
@@ -97,9 +125,9 @@ def _noise(board: Board) -> Sequence[str]:
 def _show_cells(console: Console, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     table = Table(header_style="dim", box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for at, name in enumerate(columns):
-        table.add_column(Text(name), justify="right" if at else "left")
+        table.add_column(Text(name, overflow="fold"), justify="right" if at else "left", overflow="fold")
     for row in rows:
-        table.add_row(*map(Text, row))
+        table.add_row(*(Text(cell, overflow="fold") for cell in row))
     console.print()
     console.print(Text(title, style="bold"))
     console.print(table)

@@ -88,7 +88,8 @@ def drawn(progress: Progress) -> Group:
     turned = len(across) > len(down)
     if turned:
         down, across = across, down
-    table.add_column(progress.study.name, style="bold")
+    longest = max((len(shown) for _, shown in down), default=0)
+    table.add_column(progress.study.name, style="bold", no_wrap=True, min_width=min(longest, 40))
     for _, shown in across:
         table.add_column(Text(shown))
     for row, shown in down:
