@@ -14,7 +14,7 @@ from rich.text import Text
 from slimtune.gpus import PRICES_AS_OF
 from slimtune.sweep.asked import Asked
 from slimtune.sweep.local import Ended
-from slimtune.sweep.outlook import Outlook
+from slimtune.sweep.outlook import Ends, Outlook
 from slimtune.sweep.progress import Progress, read_progress
 from slimtune.sweep.store import MATRIX, Cell
 from slimtune.wording import counted, in_common
@@ -132,6 +132,17 @@ def _span(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h" if seconds >= 5400 else f"{max(1, round(seconds / 60))} min"
 
 
+def _spans(hours: Ends) -> str:
+    """Low to high: "2 to 9 min", "50 min to 1.6 h"; once where both read the same."""
+    low, high = (_span(end * 3600) for end in hours)
+    number, _, unit = low.partition(" ")
+    return low if low == high else f"{number if high.endswith(unit) else low} to {high}"
+
+
+def _usd(ends: Ends) -> str:
+    return "under 0.01" if ends[1] < 0.005 else f"{ends[0]:.2f} to {ends[1]:.2f}"
+
+
 def show_ended(console: Console, ended: Ended, command: str) -> None:
     """How a call of the runner ended, and what to type next."""
     if ended.exit_code == 0:
@@ -161,21 +172,25 @@ def show_emitted(console: Console, engine: str, files: Sequence[Path], cells: Se
 
 
 def show_outlooks(console: Console, cells: Sequence[Asked], found: Sequence[Outlook]) -> None:
-    """Cells, hours and dollars on each card; then what does not fit, and why."""
+    """Cells, and time and dollars on each card; then what does not fit, and why."""
     served = sum(cell.served is not None for cell in cells)
     trained = len(cells) - served
     more = f", and {served} of served models, which are only scored" if served else ""
-    console.print(f"{counted(trained, 'cell')} to train{more}. Hours of training alone: scoring comes on top.\n")
+    console.print(
+        f"{counted(trained, 'cell')} to train and score{more}. In all: training and scoring, one cell after the other "
+        "on one card; downloads and loading come on top.\n",
+        soft_wrap=True,
+    )
     table = Table(box=None, padding=(0, 2, 0, 0))
-    for name in ("card", "fit", "hours", "USD"):
+    for name in ("card", "fit", "training", "scoring", "in all", "USD"):
         table.add_column(name, justify="left" if name == "card" else "right")
     for one in found:
-        usd = "" if one.usd is None else f"{one.usd[0]:.2f} to {one.usd[1]:.2f}"
-        digits = 1 if one.hours[1] >= 1 else 2
-        hours = " to ".join(f"{end:.{digits}f}" for end in one.hours)
-        table.add_row(one.card.name, f"{one.fits}", hours, usd)
+        spans = (one.training_hours, one.scoring_hours, one.hours)
+        times = (_spans(hours) if one.fits else "" for hours in spans)
+        table.add_row(one.card.name, f"{one.fits}", *times, _usd(one.usd) if one.fits and one.usd else "")
     console.print(table)
-    console.print(Text(f"Estimated, not measured. Prices of {PRICES_AS_OF}; none where none is known.", style="dim"))
+    prices = f"Prices of {PRICES_AS_OF} unless given; none where none is known."
+    console.print(Text(f"Estimated, not measured. {prices}", style="dim"))
     for why, unplanned in _unplanned(cells).items():
         tasks = ", ".join(dict.fromkeys(cell.task for cell in unplanned))
         said = f"Not planned: {counted(len(unplanned), 'cell')} on {tasks}. {why}"

@@ -29,7 +29,9 @@ def run(
     store: StoreOption = None,
     hours: Annotated[float | None, typer.Option("--hours", min=0, help="Stop after so long.")] = None,
     usd: Annotated[float | None, typer.Option("--usd", min=0, help="Stop when the study has cost so much.")] = None,
-    usd_per_hour: Annotated[float | None, typer.Option("--usd-per-hour", min=0, help="This machine's price.")] = None,
+    usd_per_hour: Annotated[
+        float | None, typer.Option("--usd-per-hour", min=0, help="The price of a card here.")
+    ] = None,
     cell: Annotated[list[str], typer.Option("--cell", metavar="ID", help="Only this cell, as in emit's list.")] = [],  # noqa: B006
     model: Annotated[list[str], typer.Option("--model", metavar="NAME", help="Only the cells of this model.")] = [],  # noqa: B006
     again: Annotated[bool, typer.Option("--again", help="Try what failed for good once more.")] = False,
@@ -54,7 +56,9 @@ def run(
 
         if hours is not None or usd is not None:
             raise UserError("--hours and --usd are this machine's: a Ray cluster goes on until its cells are done.")
-        ended = run_on_ray(store, path.stem, cells, chosen, command=_command(path, store, data), again=again)
+        ended = run_on_ray(
+            store, path.stem, cells, chosen, command=_command(path, store, data, usd_per_hour), again=again
+        )
     elif engine == "local":
         limits = Limits(hours, usd, usd_per_hour if usd_per_hour is not None else _price())
         typed = shlex.join(["slimtune", "sweep", "run", matrix, "--store", str(store), *_data(data)])
@@ -83,14 +87,21 @@ def status(store: Annotated[Path, typer.Argument(metavar="STORE", help="The stud
 def plan(
     matrix: MatrixArgument,
     gpu: Annotated[list[str], typer.Option("--gpu", help="For this card; several may be named.")] = [],  # noqa: B006
+    usd_per_hour: Annotated[
+        float | None,
+        typer.Option("--usd-per-hour", min=0, help="The price of the one --gpu, where it is known better."),
+    ] = None,
     data: DataOption = None,
 ) -> None:
-    """Say what a study would take on each card: cells, hours, dollars, and what does not fit. Downloads nothing."""
+    """Say what a study would take on each card: cells, time, dollars, and what does not fit. Downloads nothing."""
     from slimtune.gpus import get_gpu
     from slimtune.sweep.outlook import outlooks
 
+    if usd_per_hour is not None and len(gpu) != 1:
+        raise UserError("--usd-per-hour is the price of one card: name it, as in --gpu t4.")
+    cards = [get_gpu(name) for name in gpu or _CARDS]
     _, cells = _cells(matrix, data)
-    screen_sweep.show_outlooks(Console(), cells, outlooks(cells, [get_gpu(name) for name in gpu or _CARDS]))
+    screen_sweep.show_outlooks(Console(), cells, outlooks(cells, cards, usd_per_hour=usd_per_hour))
 
 
 @sweep.command()
@@ -124,9 +135,10 @@ def _store(path: Path) -> Path:
     return SWEEPS / path.stem
 
 
-def _command(path: Path, store: Path, data: Path | None) -> list[str]:
+def _command(path: Path, store: Path, data: Path | None, usd_per_hour: float | None) -> list[str]:
     """What does one cell, wherever it is started; its id comes last."""
-    more = _data(data and data.resolve())
+    price = [] if usd_per_hour is None else ["--usd-per-hour", str(usd_per_hour)]
+    more = [*_data(data and data.resolve()), *price]
     return [
         sys.executable, "-P", "-m", "slimtune.cli", "sweep", "run", str(path.resolve()), "--store",
         str(store.resolve()), *more, "--cell",

@@ -104,14 +104,14 @@ def estimate_throughput(spec: ModelSpec, gpu: GpuSpec, request: Request) -> Thro
     at_once = answers_at_once(spec, gpu, request.prompt_tokens + request.answer_tokens)
     if at_once < 1:
         return None
-    slow, fast = (_rate(spec, gpu, request, at_once, share) for share in _SHARE)
+    slow, fast = (1 / seconds for seconds in seconds_a_request(spec, gpu, request, at_once=at_once))
     about = f"{request.prompt_tokens:,.0f} tokens in and {request.answer_tokens:,.0f} out"
     return Throughput(slow, fast, f"estimated for {gpu.name}, {about}", measured=False)
 
 
-def answers_at_once(spec: ModelSpec, gpu: GpuSpec, tokens: float) -> int:
-    """How many requests of so many tokens fit beside 16-bit weights; 0: not one."""
-    room_bytes = (gpu.usable_gib - _SERVER_GIB) * GIB - 2 * spec.params_total
+def answers_at_once(spec: ModelSpec, gpu: GpuSpec, tokens: float, *, weights_bytes: float | None = None) -> int:
+    """How many requests of so many tokens fit beside the weights, which are 16-bit ones unless said; 0: not one."""
+    room_bytes = (gpu.usable_gib - _SERVER_GIB) * GIB - (weights_bytes or 2 * spec.params_total)
     return max(0, min(_MOST_AT_ONCE, int(room_bytes // (kept_bytes(spec) * max(tokens, 1)))))
 
 
@@ -121,13 +121,17 @@ def kept_bytes(spec: ModelSpec) -> int:
     return 4 * (shapes.layers - shapes.conv_layers - shapes.delta_layers) * shapes.kv_heads * shapes.head_dim
 
 
-def _rate(spec: ModelSpec, gpu: GpuSpec, request: Request, at_once: int, share: float) -> float:
+def seconds_a_request(
+    spec: ModelSpec, gpu: GpuSpec, request: Request, *, at_once: int, weights_bytes: float | None = None
+) -> tuple[float, float]:
+    """Slow and fast, where so many are answered at the same time by a card that is always at it."""
     shapes, active = spec.shapes, spec.linear_params
     if shapes.experts:
         active += spec.expert_params * shapes.experts_per_token / shapes.experts
     head = shapes.vocab * shapes.hidden
-    flops, bandwidth = gpu.half_tflops * 1e12 * share, gpu.bandwidth_gb_s * 1e9 * share
     tokens = request.prompt_tokens + request.answer_tokens
-    compute_s = 2 * (tokens * active + request.answer_tokens * head) / flops
-    read = 2 * spec.params_total / at_once + kept_bytes(spec) * tokens
-    return 1 / (compute_s + request.answer_tokens * read / bandwidth)
+    compute_s = 2 * (tokens * active + request.answer_tokens * head) / (gpu.half_tflops * 1e12)
+    read = (weights_bytes or 2 * spec.params_total) / at_once + kept_bytes(spec) * tokens
+    whole = compute_s + request.answer_tokens * read / (gpu.bandwidth_gb_s * 1e9)
+    slow, fast = (whole / share for share in _SHARE)
+    return slow, fast

@@ -14,7 +14,7 @@ from slimtune.models import ModelSpec
 from slimtune.plan.memory import Setting
 
 _UTILISATION = (0.10, 0.50)  # share of the data sheet's dense half-precision rate: slow, fast
-_LAUNCH_S = {False: (4e-3, 0.8e-3), True: (14e-3, 2e-3)}  # a layer and step, 16-bit and 4-bit: slow, fast
+LAUNCH_S = {False: (4e-3, 0.8e-3), True: (14e-3, 2e-3)}  # a layer and step, 16-bit and 4-bit: slow, fast
 _FP32_PENALTY = 4.0  # a family that has to compute in fp32 leaves the tensor cores idle
 
 
@@ -48,5 +48,5 @@ def _rows_per_s(spec: ModelSpec, setting: Setting, gpu: GpuSpec, row_tokens: flo
     work = computed * (passes * active + attention)
     penalty = _FP32_PENALTY if setting.precision == "fp32" else 1.0
     arithmetic = work * penalty / (gpu.half_tflops * 1e12 * _UTILISATION[end])
-    launches = shapes.layers * _LAUNCH_S[setting.quantisation == "4bit"][end]
+    launches = shapes.layers * LAUNCH_S[setting.quantisation == "4bit"][end]
     return setting.micro_batch / max(arithmetic, launches)
