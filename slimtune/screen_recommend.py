@@ -7,8 +7,9 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
-from slimtune.sweep.advice import evidence, headline, memory, near, serving, unknown
-from slimtune.sweep.recommend import Candidate, Recommendation
+from slimtune.sweep.advice import evidence, headline, memory, near, set_aside, unknown
+from slimtune.sweep.costs import serving
+from slimtune.sweep.recommend import Recommendation
 
 _SHOWN = 10
 
@@ -23,21 +24,18 @@ def show_recommendation(console: Console, found: Recommendation, months: Sequenc
             _say(console, line)
     if len(found.ranked) > _SHOWN:
         console.print(Text(f"\nand {len(found.ranked) - _SHOWN} more.", style="dim"))
-    _show_unfit(console, found, found.unfit)
-    if months:
-        console.print(Text("\nA month", style="bold"))
-    for line in months:
-        _say(console, line)
-    console.print(Text("\nNot known", style="bold"))
-    for line in unknown(found):
-        _say(console, line)
+    unfit = [f"{one.name}: {memory(one, found)}" for one in found.unfit]
+    _show_part(console, f"Not at {found.context_tokens:,} tokens on the {found.card.name}", unfit)
+    _show_part(console, "Own contestants set aside", set_aside(found))
+    _show_part(console, "A month", months)
+    _show_part(console, "Not known", unknown(found))
 
 
-def _show_unfit(console: Console, found: Recommendation, unfit: Sequence[Candidate]) -> None:
-    if unfit:
-        console.print(Text(f"\nNot at {found.context_tokens:,} tokens on the {found.card.name}", style="bold"))
-    for one in unfit:
-        _say(console, f"{one.name}: {memory(one, found)}")
+def _show_part(console: Console, title: str, lines: Sequence[str]) -> None:
+    if lines:
+        console.print(Text(f"\n{title}", style="bold"))
+    for line in lines:
+        _say(console, line)
 
 
 def _say(console: Console, text: str) -> None:

@@ -112,6 +112,7 @@ def _side(
         "n": made.rows, "score": interval, "unscored": int((~judged).sum()),
         "seconds": made.rows * (0.02 + 0.1 * share),
         "prompt_tokens": 300 * made.rows, "completion_tokens": 8 * made.rows,
+        "few_shot_k": 4 if side == "few_shot" else 0,
     }  # fmt: skip
     if served or side == "teacher":
         facts["served"] = {"model": "gpt-oss-120b", "usd": 0.0002 * made.rows}

@@ -1,12 +1,15 @@
 """The Leaderboard tab in a real browser: a study's ranks, live, and from a score down to the answers behind it."""
 
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from study_store import Made, put_study
 from test_app import App, Page, axe, browser, pytestmark  # noqa: F401  the fixture and its marks are used by name
 
-from slimtune.app import leaderboard_tab
+from slimtune.app import advice_view, leaderboard_tab
 from slimtune.errors import UserError
 from slimtune.files import read_json
 from slimtune.sweep.studies import attempt_of, how_far, list_studies, open_study
@@ -81,3 +84,23 @@ def test_only_what_failed_is_red(tmp_path: Path, monkeypatch, state: str) -> Non
     cell = next(one for one in open_study("small").cells if one.state == state)
     said, _ = leaderboard_tab._open(f"small/{cell.fingerprint}")
     assert f"it is {state}" in said and ("slim-bad" in said) == (state == "failed")
+
+
+def test_without_a_study_the_tab_says_which_command_names_matrices(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    said = str(leaderboard_tab._look(None, False, "")[1])
+    (command,) = re.findall(r"`slimtune (list \w+)`|<code>slimtune (list \w+)</code>", said)
+    done = subprocess.run(
+        [sys.executable, "-m", "slimtune.cli", *"".join(command).split()], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0 and "demo-cpu" in done.stdout and "published-15x9" in done.stdout
+
+
+def test_the_advice_says_why_own_contestants_are_set_aside(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    made = Made(**vars(WHOLE) | {"models": {"SmolLM2, r 8": "/not/<here>"}})
+    put_study(tmp_path / "sweeps" / "small", made, name="small")
+    said = advice_view._advise("small", "classification", "T4", "")
+    assert "Own contestants set aside" in said
+    assert "Not ranked (the model is not listed, so whether it fits is not known): SmolLM2, r 8." in said
+    assert "Own contestants set aside" not in advice_view._advise(None, "classification", "T4", "")

@@ -8,7 +8,8 @@ import gradio as gr
 from slimtune.app.look import html, sentence
 from slimtune.errors import SlimtuneError
 from slimtune.gpus import GPUS, detect_gpu
-from slimtune.sweep.advice import evidence, headline, memory, near, serving, unknown
+from slimtune.sweep.advice import evidence, headline, memory, near, set_aside, unknown
+from slimtune.sweep.costs import serving
 from slimtune.sweep.recommend import Recommendation, Wish, recommend
 from slimtune.sweep.store import SWEEPS
 from slimtune.sweep.studies import list_studies
@@ -61,5 +62,6 @@ def _values(found: Recommendation) -> dict[str, Any]:
             for one in found.ranked
         ],
         "unfit": [f"{one.name}: {memory(one, found)}" for one in found.unfit],
+        "aside": set_aside(found),
         "unknown": unknown(found),
     }

@@ -16,7 +16,7 @@ LABEL = "Leaderboard"
 _EVERY_S = 5.0
 _NO_STUDY = (
     "No study yet. `slimtune sweep run MATRIX` in this folder makes one: several models over several tasks, ranked, "
-    "with how sure that is. `slimtune list recipes` names some to begin with."
+    "with how sure that is. `slimtune list matrices` names some to begin with."
 )
 _NO_CELL = "Choose a cell, or a score in the table above."
 

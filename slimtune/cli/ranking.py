@@ -52,13 +52,13 @@ def recommend(
     from slimtune import screen_recommend
     from slimtune.errors import UserError
     from slimtune.plan.cost import MILLION
-    from slimtune.sweep.advice import monthly
+    from slimtune.sweep.costs import monthly
     from slimtune.sweep.recommend import Wish
     from slimtune.sweep.recommend import recommend as answer
 
     if api_usd_per_m is not None and per_month is None:
         raise UserError("--api-usd-per-m goes with --per-month: how many requests a month it is.")
     found = answer(Wish(task, kind, gpu, max_params, context, store, usd_per_hour))
-    price = api_usd_per_m / MILLION if api_usd_per_m else found.usd_a_request
+    price = api_usd_per_m / MILLION if api_usd_per_m is not None else found.usd_a_request
     months = monthly(found, per_month, price) if per_month else ()
     screen_recommend.show_recommendation(Console(), found, months)

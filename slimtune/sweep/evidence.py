@@ -7,27 +7,47 @@ from dataclasses import dataclass
 import numpy as np
 
 from slimtune.errors import UserError, unknown_name
+from slimtune.forecast import Line
+from slimtune.models import find_model
 from slimtune.plan.cost import Request
 from slimtune.published import EDITIONS, PublishedRank, published_ranks
 from slimtune.report.board import Measured
 from slimtune.report.text import clean
 from slimtune.stats import complete_block, score_interval
-from slimtune.sweep.gather import SEED, Answers, Grid
+from slimtune.sweep.gather import SEED, Answers, Grid, paired
 from slimtune.tasks import get_task, list_tasks
 from slimtune.tasks.kinds import KINDS
+from slimtune.wording import counted, listed
 
 
 @dataclass(frozen=True)
 class Evidence:
     """Own answers on `tasks`, pooled: each row of them counts the same. `near` says how near they are to what is asked:
-    "task", "kind" or "other". `pooled` are the contestants that have all of them; `bases` the same models' answers
-    before training, of those that have them."""
+    "asked" is that itself, "kind" other tasks of its kind, "other" the rest. `pooled` are the contestants that have all
+    of them; `untuned` what each is set against, of those that have it."""
 
     near: str
     tasks: tuple[str, ...]
     pooled: Mapping[str, Answers]
-    bases: Mapping[str, Answers]
+    untuned: Mapping[str, "Untuned"]
     models: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Untuned:
+    """What a model does without training, zero-shot or with examples in its prompt, whichever scored better. `words`:
+    "its own base", "its own base with 4 examples"."""
+
+    answers: Answers
+    words: str
+
+
+@dataclass(frozen=True)
+class PassedOver:
+    """An own contestant that is not ranked, and why, without its name."""
+
+    name: str
+    why: str
 
 
 def kind_of(task: str, grid: Grid | None) -> str:
@@ -45,13 +65,12 @@ def check_kind(kind: str) -> str:
 
 
 def own_evidence(grid: Grid, *, task: str | None, kind: str | None, among: Sequence[str]) -> Evidence | None:
-    """Own tuned cells of the contestants in `among`: on the task itself, else on its kind, else on any task."""
+    """Own tuned cells of the contestants in `among`: on the task itself, else on its kind, else on any task. Where only
+    a kind is asked for, that is what is asked for; where nothing is, any task."""
     kinds = _kinds(grid)
-    levels = (
-        ("task", [name for name in grid.tasks if name == task]),
-        ("kind", [name for name in grid.tasks if kind is not None and kinds.get(name) == kind]),
-        ("other", list(grid.tasks)),
-    )
+    of_kind = [name for name in grid.tasks if kind is not None and kinds.get(name) == kind]
+    itself = [name for name in grid.tasks if name == task] if task else of_kind if kind else list(grid.tasks)
+    levels = (("asked", itself), ("kind", of_kind), ("other", list(grid.tasks)))
     for near, tasks in levels:
         scores = grid.scores("tuned", among, tasks)
         if tasks and among and not np.isnan(scores).all():
@@ -95,8 +114,28 @@ def _evidence(near: str, grid: Grid, among: Sequence[str], tasks: Sequence[str])
     block = complete_block(grid.scores("tuned", among, tasks), among, tasks)
     names, kept = [among[at] for at in block.contestants], tuple(tasks[at] for at in block.tasks)
     models = {name: grid.entries[name, kept[0]].cells[0].model for name in names}
-    tuned, base = ({name: pool(grid, name, kept, side) for name in names} for side in ("tuned", "base"))
-    return Evidence(near, kept, tuned, {name: answers for name, answers in base.items() if answers}, models)
+    tuned = {name: pool(grid, name, kept, "tuned") for name in names}
+    prompted = {(name, side): pool(grid, name, kept, side) for side in ("base", "few_shot") for name in names}
+    there = {key: Untuned(answers, _words(grid, key[0], kept, key[1])) for key, answers in prompted.items() if answers}
+    found = {
+        name: _best(tuned[name], [there[key] for key in there if models[key[0]] == models[name]]) for name in names
+    }
+    return Evidence(near, kept, tuned, {name: one for name, one in found.items() if one}, models)
+
+
+def _best(tuned: Answers, untuned: Sequence[Untuned]) -> Untuned | None:
+    """The one with the best mean over the rows that the tuned one answered too. All contestants of a model offer
+    theirs: a prompt needs no training, so one with few rows to train on is no better for a worse prompt."""
+    scores = {at: float(np.mean(rows)) for at, one in enumerate(untuned) if (rows := paired(one.answers, tuned)[0])}
+    return untuned[max(scores, key=scores.get)] if scores else None
+
+
+def _words(grid: Grid, contestant: str, tasks: Sequence[str], side: str) -> str:
+    if side == "base":
+        return "its own base"
+    sides = [cell.result["sides"] for task in tasks for cell in grid.entries[contestant, task].done]
+    shots = sorted({one[side]["few_shot_k"] for one in sides if side in one})
+    return f"its own base with {f'{shots[0]} to {shots[-1]} examples' if shots[1:] else counted(shots[0], 'example')}"
 
 
 def pool(grid: Grid, contestant: str, tasks: Sequence[str], side: str) -> Answers | None:
@@ -112,6 +151,29 @@ def pool(grid: Grid, contestant: str, tasks: Sequence[str], side: str) -> Answer
     interval = score_interval(list(rows.values()), [groups[key] for key in rows], rng=np.random.default_rng(SEED))
     unscored = sum(part.measured.unscored for part in parts.values())
     return Answers(rows, groups, seeds, Measured(interval, len(seeds), None, unscored), contestant)
+
+
+def passed_over(grid: Grid, own: Evidence | None, lines: Mapping[str, Line]) -> tuple[PassedOver, ...]:
+    """The own contestants that are no part of the evidence; `lines` are the plans of the models that were asked for."""
+    gone = [name for name in grid.trained if own is None or name not in own.pooled]
+    return tuple(PassedOver(name, _why_passed(grid, own, lines, name)) for name in gone)
+
+
+def _why_passed(grid: Grid, own: Evidence | None, lines: Mapping[str, Line], name: str) -> str:
+    entries = {task: entry for (one, task), entry in grid.entries.items() if one == name}
+    spec = find_model(next(iter(entries.values())).cells[0].model)
+    if spec is None:
+        return "the model is not listed, so whether it fits is not known"
+    line = lines.get(spec.key)
+    if line is None:
+        return "larger than what was asked for" if spec.trainable else "cannot be fine-tuned here"
+    if line.plan is None:
+        return f"does not train as asked: {line.why}"
+    done = [task for task, entry in entries.items() if "tuned" in entry.sides]
+    lacking = [task for task in (own.tasks if own else ()) if task not in done] or [
+        task for task in grid.tasks if task not in done
+    ]
+    return f"no score on {listed(lacking)}"
 
 
 def _kinds(grid: Grid) -> dict[str, str]:

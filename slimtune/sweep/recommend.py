@@ -22,9 +22,11 @@ from slimtune.report.text import clean
 from slimtune.stats import Interval, SeedNoise, Separation, holm, rows_to_separate, seed_noise
 from slimtune.sweep.evidence import (
     Evidence,
+    PassedOver,
     check_kind,
     kind_of,
     own_evidence,
+    passed_over,
     printed_ranks,
     refuse_both,
     request_of,
@@ -34,6 +36,7 @@ from slimtune.sweep.gather import SEED, Grid, gather
 from slimtune.sweep.spent import rows_per_s
 from slimtune.sweep.store import read_study
 from slimtune.sweep.versus import Pair, compared, outcome
+from slimtune.tasks.kinds import KINDS
 
 _CONTEXT = 2048
 _ASSUMED = Request(500, 50)  # where no own answer was measured
@@ -56,14 +59,16 @@ class Wish:
 @dataclass(frozen=True)
 class Candidate:
     """One choice. `line` is its memory plan. Own ones have a `score` and, where their base was scored, a `gain` over it
-    on the same rows; those that follow a first own one a paired `difference` to it, whether they are `tied`, and what
-    would part them. `speed` None: it does not fit a server on this card."""
+    on the same rows, prompted as it does better, which `untuned` says; those that follow a first own one a paired
+    `difference` to it, whether they are `tied`, and what would part them. `speed` None: it does not fit a server on
+    this card."""
 
     name: str
     spec: ModelSpec
     line: Line
     score: Interval | None = None
     gain: Interval | None = None
+    untuned: str = ""
     seeds: int = 0
     printed: PublishedRank | None = None
     difference: Interval | None = None
@@ -85,7 +90,7 @@ class Candidate:
 @dataclass(frozen=True)
 class Recommendation:
     """`ranked`: those that fit and of which something is known, the first to be taken. `unfit` do not fit as asked;
-    `untold` fit, and nothing is known of them; `left_out` are own contestants that are not ranked here.
+    `untold` fit, and nothing is known of them; `passed_over` are own contestants that are not ranked here.
     `usd_a_request`: what a served model cost here."""
 
     card: Card
@@ -96,7 +101,7 @@ class Recommendation:
     unfit: tuple[Candidate, ...]
     untold: tuple[Candidate, ...]
     evidence: Evidence | None
-    left_out: tuple[str, ...]
+    passed_over: tuple[PassedOver, ...]
     request: Request
     assumed_request: bool
     usd_a_request: float | None
@@ -129,12 +134,12 @@ def recommend(wish: Wish) -> Recommendation:
         card=card,
         hourly_usd=hourly,
         context_tokens=context,
-        about=clean(wish.task or "") or (f"{kind} tasks" if kind else "any task"),
+        about=clean(wish.task or "") or (f"{KINDS[kind].words} tasks" if kind else "any task"),
         ranked=tuple(one for one in priced if one.fits and (one.score or one.printed)),
         unfit=tuple(one for one in priced if not one.fits),
         untold=tuple(one for one in priced if one.fits and not one.score and not one.printed),
         evidence=own,
-        left_out=tuple(name for name in grid.trained if not own or name not in own.pooled) if grid else (),
+        passed_over=passed_over(grid, own, lines) if grid else (),
         request=request or _ASSUMED,
         assumed_request=request is None,
         usd_a_request=teacher_usd(grid) if grid else None,
@@ -185,14 +190,15 @@ def _own(grid: Grid | None, task: str | None, kind: str | None, lines: dict[str,
 
 
 def _candidates(grid: Grid | None, own: Evidence | None, lines: dict[str, Line]) -> list[Candidate]:
-    """Own contestants by score, then other models by printed rank, then the rest by size; last, own ones that did not
-    clearly gain from tuning. What was measured on other kinds of task comes after printed ranks."""
+    """Own contestants by score, then models without an own one by printed rank, then the rest by size; last, own ones
+    that did not clearly gain from tuning. What was measured on other kinds of task comes after printed ranks, and then
+    a model may stand in both."""
     noise = seed_noise([e.sides["tuned"].seeds for e in grid.entries.values() if "tuned" in e.sides]) if grid else None
     found = _own_candidates(own, lines, noise) if own else []
     learned, idle = [one for one in found if one.learned], [one for one in found if not one.learned]
     printed = printed_ranks()
-    lead = learned if own and (own.near != "other" or not _any_printed(lines, printed)) else []
-    seen = {one.spec.key for one in lead}
+    counts = own is not None and (own.near != "other" or not _any_printed(lines, printed))
+    lead, seen = (learned, {one.spec.key for one in found}) if counts else ([], set())
     rest = [
         Candidate(line.spec.label, line.spec, line, printed=printed.get(key))
         for key, line in lines.items()
@@ -218,9 +224,10 @@ def _own_candidates(own: Evidence, lines: dict[str, Line], noise: SeedNoise | No
     rng, found = np.random.default_rng(SEED), []
     for name in sorted(own.pooled, key=lambda name: (-own.pooled[name].value, name)):
         line, answers = lines[find_model(own.models[name]).key], own.pooled[name]
-        pair = compared(Pair(own.bases[name], answers), noise, rng) if name in own.bases else None
-        score, gain = answers.measured.score, pair.difference if pair else None
-        found.append(Candidate(name, line.spec, line, score=score, gain=gain, seeds=len(answers.seeds)))
+        untuned, score = own.untuned.get(name), answers.measured.score
+        gain = compared(Pair(untuned.answers, answers), noise, rng).difference if untuned else None
+        words, seeds = untuned.words if untuned else "", len(answers.seeds)
+        found.append(Candidate(name, line.spec, line, score=score, gain=gain, untuned=words, seeds=seeds))
     return found
 
 
@@ -259,15 +266,20 @@ def _request(grid: Grid | None, own: Evidence | None) -> Request | None:
 
 
 def _measured_speed(grid: Grid | None, own: Evidence | None, one: Candidate, card: GpuSpec) -> Throughput | None:
-    """Rows a second of its own scoring, where all of it ran on this very card."""
+    """Rows a second of plain generation while scoring, where all of it ran on this very card: the mean over all own
+    contestants of its model, which is the same to serve however it was trained."""
     if grid is None or own is None or one.score is None:
         return None
-    results = [cell.result for task in own.tasks for cell in grid.entries[one.name, task].done]
-    if any(find_gpu(str(result["environment"].get("gpu") or "")) is not card for result in results):
-        return None
-    rates = [rate for result in results if (rate := rows_per_s(result["sides"]["tuned"]))]
+    alike = [name for name, model in own.models.items() if find_model(model).key == one.spec.key]
+    cells = [[cell.result for task in own.tasks for cell in grid.entries[name, task].done] for name in alike]
+    here = [
+        results
+        for results in cells
+        if all(find_gpu(str(result["environment"].get("gpu") or "")) is card for result in results)
+    ]
+    rates = [rate for results in here for result in results if (rate := rows_per_s(result["sides"]["tuned"]))]
     mean = float(np.mean(rates)) if rates else None
-    return Throughput(mean, mean, f"measured on {card.name} while scoring, without a server", True) if mean else None
+    return Throughput(mean, mean, f"measured on {card.name}", True) if mean else None
 
 
 def _speed(

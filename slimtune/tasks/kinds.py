@@ -27,10 +27,11 @@ GROUPS = ("group", "conversation", "context_id", "doc_id", "db_id")
 @dataclass(frozen=True)
 class Kind:
     """One kind of task. `also`: what is reported beside the scorer, but for the scorer itself. `max_new_tokens` is the
-    least room an answer gets."""
+    least room an answer gets. `words` are its name in a sentence, before "task"."""
 
     read: Callable[[Row, Job], Example]
     scorer: str
+    words: str
     also: tuple[str, ...] = ()
     max_new_tokens: int = 64
 
@@ -153,22 +154,26 @@ def _text(row: Row, job: Job) -> Example:
 
 
 KINDS = {
-    "classification": Kind(_classification, "exact_match", ("exact_match_normalised",), max_new_tokens=32),
-    "qa": Kind(_qa, "squad_em", ("squad_f1", "rouge_l")),
+    "classification": Kind(
+        _classification, "exact_match", "classification", ("exact_match_normalised",), max_new_tokens=32
+    ),
+    "qa": Kind(_qa, "squad_em", "question-answering", ("squad_f1", "rouge_l")),
     "tool_calling": Kind(
         _tool_calling,
         "tool_call_equivalence",
+        "tool-calling",
         ("tool_call_equivalence", "staged_tool_call", "binary_tool_call"),
         max_new_tokens=192,
     ),
-    "ner": Kind(_ner, "span_f1", ("span_type_f1", "exact_match"), max_new_tokens=256),
-    "text2sql": Kind(_text2sql, "sql_execution", ("exact_match_normalised",), max_new_tokens=256),
+    "ner": Kind(_ner, "span_f1", "named-entity", ("span_type_f1", "exact_match"), max_new_tokens=256),
+    "text2sql": Kind(_text2sql, "sql_execution", "text-to-SQL", ("exact_match_normalised",), max_new_tokens=256),
     "pii": Kind(
         _pii,
         "redaction_f1",
+        "redaction",
         ("redaction_recall", "redaction_type_f1", "text_kept", "exact_match"),
         max_new_tokens=256,
     ),
-    "needle": Kind(_needle, "six_digit_code", ("exact_match",), max_new_tokens=ANSWER_TOKENS),
-    "text": Kind(_text, "exact_match", ("exact_match_normalised",), max_new_tokens=256),
+    "needle": Kind(_needle, "six_digit_code", "needle-in-a-haystack", ("exact_match",), max_new_tokens=ANSWER_TOKENS),
+    "text": Kind(_text, "exact_match", "free-text", ("exact_match_normalised",), max_new_tokens=256),
 }
