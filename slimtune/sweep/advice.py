@@ -149,7 +149,8 @@ def _unfit(one: Candidate, found: Recommendation) -> str:
     if found.context_tokens <= native:
         return f"{one.line.why}; {f'alone, a row of up to {_k(reach)} tokens trains' if reach else 'no row trains'}"
     stretched = "stretched by YaRN, " if reach > native else ""
-    here = f"{stretched}a row of up to {_k(reach)} trains on this card" if reach else "no row trains on this card"
+    here = f"{stretched}rows of up to {_k(reach)} train on this card" if reach else "no row trains on this card"
+    here = "all of them train on this card" if reach == native else here
     return f"made for rows of up to {_k(native)} tokens; {here}"
 
 
