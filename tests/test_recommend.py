@@ -188,7 +188,7 @@ def test_tuning_is_set_against_examples_in_the_prompt_where_they_do_better_than_
 
 
 def test_a_prompt_is_open_to_every_contestant_of_its_model(tmp_path):
-    made = one_task({"SmolLM2-135M, r 8": 1.0, "SmolLM2-135M, fifty rows": 0.42, "Qwen3-0.6B, fifty rows": 0.42})
+    made = one_task({"SmolLM2-135M, r 8": 1.0, "SmolLM2-135M, fifty rows": 0.42, "Qwen3-0.6B, fifty rows": 0.5})
     made = replace(made, models={"Qwen3-0.6B, fifty rows": "qwen3-0.6b"})
     found = recommend(Wish(task="banking77", gpu="t4", store=put_study(tmp_path / "s", made)))
     own = {one.name: one for one in found.ranked if one.score}
@@ -196,7 +196,7 @@ def test_a_prompt_is_open_to_every_contestant_of_its_model(tmp_path):
     assert few.gain.high < 0 and evidence(few, found).endswith(
         "its own base with 4 examples: worse than without tuning"
     )
-    assert other.gain.value > few.gain.value, "another model's prompt is not its own"
+    assert other.gain.value > 0, "another model's prompt is not its own"
 
 
 def test_where_no_example_helps_the_base_alone_is_what_is_to_be_beaten(tmp_path):
@@ -267,9 +267,8 @@ def test_what_was_measured_without_a_server_is_set_beside_no_estimate(store):
     smol = [serving(one) for one in found.ranked if one.spec.key == "smollm2-135m-instruct" and one.score]
     assert len(smol) == 2 and len(set(smol)) == 1, "however it was trained, it is the same to serve"
     other = replace(found, ranked=tuple(replace(one, tied=one is not found.ranked[0]) for one in found.ranked))
-    for one, said in zip(other.ranked[1:4], re.split(", | and ", headline(other).partition("; ")[2]), strict=False):
-        assert one.speed.measured or "to serve" not in said
-    assert "as dear to serve" not in headline(other) or "measured without a server" in headline(other)
+    assert "SmolLM2-135M, r 64 (" in headline(other) and "to serve, measured without a server)" in headline(other)
+    assert "Qwen3-1.7B" in headline(other) and "Qwen3-1.7B (" not in headline(other)
 
 
 def test_a_service_for_nothing_is_a_price_too(store):
