@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 from test_examples import hearing, wait_for
+from typer.testing import CliRunner
+
+from slimtune.cli import app
 
 SCRIPT = Path(__file__).parents[1] / "examples/overnight/rent.sh"
 SLIMTUNE = """#!/usr/bin/env bash
@@ -58,9 +61,16 @@ def log(box: dict[str, str]) -> list[str]:
     return Path(box["LOG"]).read_text().splitlines() if Path(box["LOG"]).exists() else []
 
 
-@pytest.mark.parametrize("code", ["0", "2", "75"])
-def test_from_a_blank_box_to_results_and_then_the_meter_stops(box, code):
-    script = rent(box, ENDS=code, USD_PER_HOUR="0.4")
+@pytest.mark.parametrize(
+    ("code", "given", "limits"),
+    [
+        ("0", {}, "--hours 8"),
+        ("2", {"USD_PER_HOUR": "0.4"}, "--hours 8 --usd 5 --usd-per-hour 0.4"),
+        ("75", {"USD_PER_HOUR": "0.4", "USD": "2", "HOURS": "3"}, "--hours 3 --usd 2 --usd-per-hour 0.4"),
+    ],
+)
+def test_from_a_blank_box_to_results_and_then_the_meter_stops(box, code, given, limits):
+    script = rent(box, ENDS=code, **given)
     said, _ = script.communicate(timeout=60)
     assert script.returncode == int(code), said
     store = f"{box['HOME']}/slimtune-study/sweeps/t4-small"
@@ -69,7 +79,7 @@ def test_from_a_blank_box_to_results_and_then_the_meter_stops(box, code):
         "make",
         "slimtune doctor",
         "slimtune sweep plan t4-small",
-        f"slimtune sweep run t4-small --store {store} --hours 8 --usd 5 --usd-per-hour 0.4",
+        f"slimtune sweep run t4-small --store {store} {limits}",
         f"slimtune sweep status {store}",
         f"slimtune rank {store}",
         "rsync me@home:studies/",
@@ -81,6 +91,20 @@ def test_a_box_whose_card_does_not_work_is_given_back_at_once(box):
     script = rent(box, CARD="9")
     script.communicate(timeout=60)
     assert script.returncode == 9 and log(box) == ["stopped"]
+
+
+def test_dollars_without_the_boxs_price_are_refused_before_anything_is_installed(box):
+    script = rent(box, USD="5")
+    assert "set USD_PER_HOUR too" in script.communicate(timeout=60)[0]
+    assert script.returncode == 2 and log(box) == ["stopped"]
+
+
+def test_what_it_asks_for_by_default_is_taken_where_the_cards_price_is_not_known(box, tmp_path, monkeypatch):
+    rent(box).communicate(timeout=60)
+    (asked,) = [line.removeprefix("slimtune ") for line in log(box) if "sweep run" in line]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    result = CliRunner().invoke(app, [*asked.split(), "--hours", "0"])
+    assert result.exit_code == 75 and "hours are over" in result.output, result.exception
 
 
 def test_a_term_reaches_the_study_and_the_meter_stops_after_it(box):

@@ -5,15 +5,16 @@
 #   export STOP_COMMAND='sudo shutdown -h now'     # what ends the rent with your provider
 #   nohup bash rent.sh t4-small > rent.log 2>&1 &
 #
-# MATRIX (first word; a name that comes along, or a file) is run for up to HOURS and USD. Everything lies in WHERE: put
-# it on a disk that outlives the box, and the same command on the next box goes on. RESULTS, if set, is an rsync target
-# (me@home:studies/) that gets the study at the end, whatever happened. Hugging Face's HF_TOKEN is needed for gated
-# models alone; it is read by the hub's client, and printed by nothing here.
+# MATRIX (first word; a name that comes along, or a file) is run for up to HOURS; where USD_PER_HOUR says what the box
+# costs, also for up to USD (5 unless set). Everything lies in WHERE: put it on a disk that outlives the box, and the
+# same command on the next box goes on. RESULTS, if set, is an rsync target (me@home:studies/) that gets the study at the
+# end, whatever happened. Hugging Face's HF_TOKEN is needed for gated models alone; it is read by the hub's client, and
+# printed by nothing here.
 set -euo pipefail
 
 MATRIX=${1:-t4-small}
 WHERE=${WHERE:-$HOME/slimtune-study}
-HOURS=${HOURS:-8} USD=${USD:-5} USD_PER_HOUR=${USD_PER_HOUR:-}
+HOURS=${HOURS:-8} USD=${USD:-} USD_PER_HOUR=${USD_PER_HOUR:-}
 SOURCE=${SOURCE:-https://github.com/slimtune/slimtune}
 if [ -f "$MATRIX" ]; then MATRIX=$(realpath "$MATRIX"); fi
 name=$(basename "$MATRIX" .yaml)
@@ -42,8 +43,15 @@ stop() {
 trap finish EXIT
 trap stop INT TERM HUP
 
-# 1. What is here? A box without a card that works is given back in its first minute.
+# 1. What is here, and what was asked? A box without a card that works is given back in its first minute.
 nvidia-smi --query-gpu=name,memory.total,driver_version --format=csv,noheader
+limits=(--hours "$HOURS")
+if [ -n "$USD_PER_HOUR" ]; then
+	limits+=(--usd "${USD:-5}" --usd-per-hour "$USD_PER_HOUR")
+elif [ -n "$USD" ]; then
+	echo "USD is set and the box's price is not: set USD_PER_HOUR too."
+	exit 2
+fi
 mkdir -p "$WHERE"
 cd "$WHERE"
 
@@ -59,8 +67,7 @@ slimtune=$WHERE/slimtune/.venv/bin/slimtune
 if [ -n "$stopping" ]; then exit 75; fi
 
 # 4. The study. In the background, where a signal to this script is passed on at once; cells that are done are kept.
-"$slimtune" sweep run "$MATRIX" --store "$store" --hours "$HOURS" --usd "$USD" \
-	${USD_PER_HOUR:+--usd-per-hour "$USD_PER_HOUR"} &
+"$slimtune" sweep run "$MATRIX" --store "$store" "${limits[@]}" &
 child=$!
 code=0
 wait "$child" || code=$?
