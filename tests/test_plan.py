@@ -106,6 +106,18 @@ def test_a_big_model_on_a_t4_gets_4_bit_checkpointing_and_fp16():
     assert "no bf16" in notes and "16-bit weights do not fit" in notes and "Gradient checkpointing" in notes
 
 
+def test_adam_keeps_its_moments_in_8_bits_only_where_32_do_not_fit():
+    rich = plan_for("qwen3-14b", "H100", lora_r=64)
+    poor = plan_for("qwen3-14b", "T4", lora_r=64, batch=1)
+    assert (rich.optimizer, poor.optimizer) == ("adamw", "adamw_8bit")
+    assert rich.parts_gib["optimizer"] == pytest.approx(2 * rich.parts_gib["LoRA weights"], abs=0.002)
+    assert poor.parts_gib["optimizer"] == pytest.approx(poor.parts_gib["LoRA weights"] / 2, abs=0.002)
+    whole = sum(poor.parts_gib.values()) + 3 * poor.parts_gib["optimizer"]
+    assert 1.1 * whole > poor.room_gib >= poor.peak_gib["high"]
+    assert any("8-bit Adam" in note for note in poor.notes) and not any("8-bit Adam" in note for note in rich.notes)
+    assert poor.setting.optimizer == "adamw_8bit"
+
+
 def test_on_the_cpu_everything_is_fp32_and_nothing_is_quantised():
     plan = plan_for("smollm2-135m-embedded", None, context_tokens=512, quantisation="4bit")
     assert (plan.gpu, plan.precision, plan.quantisation, plan.optimizer) == (None, "fp32", "16bit", "adamw")
