@@ -247,6 +247,7 @@ def test_a_few_long_answers_hold_no_others_up_and_nobody_answers_otherwise(tiny_
     """Drawn answers: a tiny model's greedy ones go round in circles, all to the last token there may be."""
     loaded = loaded_from(tiny_model)
     monkeypatch.setattr(decode, "_PACKED_TYPES", frozenset())
+    monkeypatch.setattr("slimtune.engine.generate._TOKENS", {"cpu": 10**6})
     sampling, words = get_model("qwen3-0.6b").sampling("on"), loaded.model.config.vocab_size
     loaded.spec = replace(loaded.spec, traits=replace(loaded.spec.traits, thinking_sampling=sampling))
     loaded.renderer = replace(loaded.renderer, thinking="on", stop_ids=frozenset(range(0, words, 5)))
