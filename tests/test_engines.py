@@ -56,7 +56,7 @@ def test_what_is_written_is_what_was_agreed(matrix, tmp_path, engine, store):
 
 
 def test_the_sky_task_names_cards_that_hold_its_model_and_which_exit_codes_are_tried_again(matrix, tmp_path):
-    small, large = emit("sky", matrix, read_matrix(matrix), store="gs://s", out=tmp_path / "out")
+    small, large = emit("sky", matrix, read_matrix(matrix), store="gs://my-study", out=tmp_path / "out")
     cards = [list(yaml.safe_load(file.read_text())["resources"]["accelerators"]) for file in (small, large)]
     assert all(1 <= len(found) <= 4 and "T4" not in found for found in cards), "bf16 throughout"
     recovery = yaml.safe_load(small.read_text())["resources"]["job_recovery"]
@@ -72,6 +72,33 @@ def test_the_sky_task_passes_skypilots_own_schema(matrix, tmp_path):
         common_utils.validate_schema(config, schemas.get_task_schema(), "Invalid task YAML: ")
         common_utils.validate_schema(config["resources"], schemas.get_resources_schema(), "Invalid resources: ")
     assert sky.__version__
+
+
+@pytest.mark.parametrize(
+    ("store", "key"),
+    [
+        ("s3://my-study", "source"),
+        ("gs://my_study.eu/sweeps/one", "source"),
+        ("oci://my-study@eu-frankfurt-1", "source"),
+        ("cos://eu-de/my-study", "source"),
+        ("https://mine.blob.core.windows.net/studies", "source"),
+        ("my-study-2", "name"),
+    ],
+)
+def test_a_bucket_that_is_there_is_mounted_and_a_name_makes_one(matrix, tmp_path, store, key):
+    file, _ = emit("sky", matrix, read_matrix(matrix), store=store, out=tmp_path / "out")
+    mount = yaml.safe_load(file.read_text())["file_mounts"]["/store"]
+    assert mount == {key: store, "mode": "MOUNT_CACHED"}, "MOUNT takes no appends, and every run appends to its logs"
+
+
+@pytest.mark.parametrize(
+    "store",
+    ["/shared/study", "sweeps/x", "s", "My-Study", "a" * 64, "ftp://my-study", "gs://", "gs:/my-study", "x\ny: z"],
+)
+def test_what_is_no_bucket_is_refused_for_sky_and_nothing_is_written(matrix, tmp_path, store):
+    with pytest.raises(UserError, match="is no bucket"):
+        emit("sky", matrix, read_matrix(matrix), store=store, out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_array_of_slurm_is_a_script_that_bash_reads(matrix, tmp_path):
@@ -99,7 +126,9 @@ def test_a_task_of_the_array_does_its_cell_and_queues_again_where_that_helps(mat
 
 @pytest.mark.parametrize("engine", ["sky", "slurm"])
 def test_a_folder_of_tasks_goes_along(matrix, tmp_path, engine):
-    files = emit(engine, matrix, read_matrix(matrix), store="s", out=tmp_path / "out", data_dir=tmp_path / "my rows")
+    files = emit(
+        engine, matrix, read_matrix(matrix), store="my-study", out=tmp_path / "out", data_dir=tmp_path / "my rows"
+    )
     text = files[0].read_text()
     if engine == "slurm":
         assert f"--data '{tmp_path}/my rows' --cell" in text

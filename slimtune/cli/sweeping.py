@@ -109,7 +109,10 @@ def emit(
     matrix: MatrixArgument,
     engine: Annotated[str, typer.Option("--engine", help="sky or slurm.")],
     store: Annotated[
-        str, typer.Option("--store", metavar="PLACE", help="A bucket for sky, a shared folder for slurm.")
+        str,
+        typer.Option(
+            "--store", metavar="PLACE", help="For sky a bucket (gs://..., or a name), for slurm a shared folder."
+        ),
     ],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the files go.")] = Path("sweeps/emitted"),
     data: DataOption = None,

@@ -2,7 +2,8 @@
 
 Every file does the same: `slimtune sweep run MATRIX --model M` or `--cell ID` over one store, whose exit code says what
 to do next: 75 and 69 may be tried again, any other than 0 is final.
-Sources: SkyPilot 0.14.1's task YAML (docs.skypilot.co, "YAML spec"), sbatch's manual page.
+Sources: SkyPilot 0.14.1's task YAML (docs.skypilot.co, "YAML spec" and, for buckets and their modes, "Cloud Buckets";
+sky/data/storage.py for names, sky/backends/task_codegen.py for the wait at a task's end), sbatch's manual page.
 """
 
 import importlib.resources
@@ -36,17 +37,28 @@ SKY_NAMES = {  # ours -> SkyPilot's, of cards that can be rented
     "H100": "H100",
     "H200": "H200",
 }
+_BUCKET = re.compile(
+    r"((s3|gs|r2|nebius|cw|oci)://[a-z0-9][-\w.]+[a-z0-9](@[-a-z0-9]+)?(/\S*)?"
+    r"|cos://[-a-z0-9]+/[a-z0-9][-a-z0-9.]+(/\S*)?|https://[a-z0-9]+\.blob\.core\.windows\.net/[-a-z0-9]+(/\S*)?"
+    r"|[a-z0-9][-a-z0-9]{1,61}[a-z0-9])"
+)
 _NOT_IN_A_NAME = re.compile(r"[^a-z0-9]+")
 
 
 def emit(
     engine: str, matrix: Path, cells: Sequence[Asked], *, store: str, out: Path, data_dir: Path | None = None
 ) -> list[Path]:
-    """Write what `engine` takes into `out`, and say which files. `store` is a bucket for sky (`gs://name`), a folder
-    that every node sees for slurm. `data_dir`, which holds tasks, goes along. Raises UserError for an unknown engine,
-    and ServiceAway where rows could not be read: a cell is named by them, and its card chosen by their lengths."""
+    """Write what `engine` takes into `out`, and say which files. `store` is a bucket for sky (`gs://name` for one that
+    is there, `name` for one that SkyPilot makes), a folder that every node sees for slurm. `data_dir`, which holds
+    tasks, goes along. Raises UserError for an unknown engine and for what is no bucket, and ServiceAway where rows could
+    not be read: a cell is named by them, and its card chosen by their lengths."""
     if engine not in ENGINES:
         raise UserError(f"There is no engine {engine!r} to write for: {' or '.join(ENGINES)}.")
+    if engine == "sky" and not _BUCKET.fullmatch(store):
+        raise UserError(
+            f"--store {store!r} is no bucket, and rented machines share nothing else. Give the address of one, like "
+            "gs://my-study or s3://my-study, or a name for a new one: 3 to 63 lower-case letters, digits and dashes."
+        )
     if away := next((cell.wrong for cell in cells if cell.wrong), ""):
         raise ServiceAway(f"{away} Nothing is written: cells are named by their rows.")
     write = _sky if engine == "sky" else _slurm
