@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from slimtune.errors import UserError
+from slimtune.errors import CannotWrite, UserError
 from slimtune.files import DISK_GONE, append_line, digest_json, read_json, read_log, sweep, write_json, writing
 from slimtune.recipe import Recipe
 
@@ -41,7 +41,7 @@ class Run:
     def step(self, name: str, do: Callable[[], Any]) -> Any:
         """The JSON value of the step `name`: from its file, or made by `do` and written."""
         if not self.has(name):
-            write_json(self.folder / name, do())
+            write_json(standing(self.folder) / name, do())
         return read_json(self.folder / name)
 
     def log(self, value: Mapping[str, Any]) -> None:
@@ -49,7 +49,15 @@ class Run:
         finite = {
             key: None if isinstance(item, float) and not math.isfinite(item) else item for key, item in value.items()
         }
-        append_line(self.folder / "metrics.jsonl", json.dumps({**finite, "process": self.process}))
+        append_line(standing(self.folder) / "metrics.jsonl", json.dumps({**finite, "process": self.process}))
+
+
+def standing(folder: Path) -> Path:
+    """A run's folder, which must still be where the run began. One that went away, as a network drive does, is not made
+    anew: half a run would lie in its place. Raises CannotWrite."""
+    if not (folder / _OWNER).is_file():
+        raise CannotWrite(f"{folder} went away. Bring it back and run the same command: it goes on with what is there.")
+    return folder
 
 
 def fingerprint(identity: Mapping[str, Any]) -> str:

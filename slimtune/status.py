@@ -13,7 +13,7 @@ from typing import Any, Literal, Protocol
 
 from slimtune.errors import CannotWrite, Interrupted, ServiceAway, SlimtuneError
 from slimtune.files import read_json, write_json
-from slimtune.runs import holder
+from slimtune.runs import holder, standing
 
 STATUS = "status.json"
 _EVERY_S = 1.0
@@ -79,7 +79,7 @@ class Telling:
     """A listener that passes on what it hears, and leaves the latest of it in the run's folder."""
 
     def __init__(self, folder: Path, listener: Listener):
-        self._path, self._listener = folder / STATUS, listener
+        self._folder, self._listener = folder, listener
         self._stages: dict[str, Stage] = {}
         self._began: dict[str, float] = {}
         self._said, self._written = "", 0.0
@@ -105,7 +105,9 @@ class Telling:
         self._written = time.monotonic()
         stages = [asdict(stage) for stage in self._stages.values()]
         ended = {"exit_code": exit_code, "error": error}
-        write_json(self._path, {"stages": stages, "said": self._said, "updated": time.time()} | ended)
+        write_json(
+            standing(self._folder) / STATUS, {"stages": stages, "said": self._said, "updated": time.time()} | ended
+        )
 
 
 @contextlib.contextmanager

@@ -111,8 +111,9 @@ def _handler(server: ChatServer) -> type[BaseHTTPRequestHandler]:
                 self.connection.close()
                 return False
             data = reply.body if isinstance(reply.body, bytes) else _encoded(reply.body)
-            self.send_response(reply.status)
-            for name, value in {"Content-Length": str(len(data)), **reply.headers}.items():
+            self.send_response_only(reply.status)
+            ours = {"Date": self.date_time_string(), "Content-Length": str(len(data))}
+            for name, value in {**ours, **reply.headers}.items():
                 self.send_header(name, value)
             self.end_headers()
             if reply.drip_s:

@@ -45,6 +45,43 @@ def until(ready: Callable[[], Any], *, seconds: float = 120, every: float = 0.00
     return value
 
 
+_CLOCK = """
+import datetime, os, time
+
+now = time.time
+
+def leapt():
+    with open(os.environ["LEAP_FILE"]) as file:
+        return now() + 3600 * float(file.read())
+
+class Leapt(datetime.datetime):
+    @classmethod
+    def now(cls, tz=None):
+        return cls.fromtimestamp(leapt(), tz)
+
+time.time, time.time_ns, datetime.datetime = leapt, lambda: int(leapt() * 1e9), Leapt
+"""
+
+
+class Leaping:
+    """A time of day for Python processes started in `environment`, and for theirs, that jumps when it is told to: it is
+    the first module that they import."""
+
+    def __init__(self, folder: Path):
+        folder.mkdir()
+        (folder / "sitecustomize.py").write_text(_CLOCK, encoding="utf-8")
+        self.file = folder / "hours"
+        self.leap(0)
+        paths = [str(folder), *filter(None, [os.environ.get("PYTHONPATH")])]
+        self.environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "LEAP_FILE": str(self.file)}
+
+    def leap(self, hours: float) -> None:
+        """From now on it is so many hours later than it is; earlier, where that is negative."""
+        whole = self.file.with_suffix(".next")
+        whole.write_text(str(hours), encoding="utf-8")
+        os.replace(whole, self.file)
+
+
 @dataclass
 class Child:
     """One run of the command line."""

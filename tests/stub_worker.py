@@ -2,7 +2,7 @@
 
 The plan says by contestant and task what happens there, one word a try, the last for good:
 {"A on trec": ["kill", "ok"]}. Words: ok, kill (SIGKILL of itself), die (of its parent too), slow (ten steps of a tenth
-of a second), deaf (the same, without listening), or an exit code.
+of a second), long (the same, but the fourth takes an hour), or an exit code.
 """
 
 import json
@@ -43,15 +43,15 @@ def act(word: str, run, should_stop: Callable[[], bool]) -> None:
         raise ZeroDivisionError("a bug")
     if word in CODES:
         raise CODES[word](f"told to end with {word}")
-    if word in ("slow", "deaf"):
-        steps(run, should_stop if word == "slow" else lambda: False)
+    if word in ("slow", "long"):
+        steps(run, should_stop, fourth_s=3600 if word == "long" else 0.1)
 
 
-def steps(run, should_stop: Callable[[], bool]) -> None:
+def steps(run, should_stop: Callable[[], bool], *, fourth_s: float) -> None:
     """Ten steps, each kept: whoever goes on begins after the last."""
     done = read_json(run.folder / "step.json") if run.has("step.json") else 0
     for step in range(done + 1, 11):
-        time.sleep(0.1)
+        time.sleep(fourth_s if step == 4 else 0.1)
         append_line(run.folder / "steps.jsonl", json.dumps({"step": step}))
         write_json(run.folder / "step.json", step)
         if should_stop():

@@ -114,3 +114,31 @@ def test_everything_outside_the_engine_stays_light():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=PACKAGE.parent, timeout=300)
     assert done.returncode == 0, done.stderr
+
+
+TIME_OF_DAY = {"time.time", "time.time_ns", "now", "utcnow", "today", "getmtime", "st_mtime", "st_mtime_ns", "st_ctime"}
+MAY_READ_IT = {  # a clock jumps: what waits, limits, orders steps or measures goes by the monotonic one
+    "slimtune.app.runs_tab": "shows how old a line is",
+    "slimtune.contest.hold": "dates a page",
+    "slimtune.draft": "a file that was changed is read again",
+    "slimtune.endpoint.call": "a wait until a date, where the service does not tell its own time",
+    "slimtune.endpoint.journal": "dates a line",
+    "slimtune.jobs": "a list shows the run that was last at work first",
+    "slimtune.report.live": "a file that was changed is read again",
+    "slimtune.runs": "dates an owner",
+    "slimtune.status": "dates a status",
+    "slimtune.steps.bench": "dates a run",
+    "slimtune.sweep.store": "shows that another machine is at work",
+}
+
+
+def times_of_day(file: Path) -> set[str]:
+    """What a file reads of the time of day: the attributes and names above."""
+    nodes = [node for node in ast.walk(tree(file)) if isinstance(node, ast.Attribute)]
+    return {name for node in nodes for name in (node.attr, ast.unparse(node)) if name in TIME_OF_DAY}
+
+
+def test_the_time_of_day_is_read_where_it_decides_nothing():
+    found = {NAMES[file] for file in FILES if times_of_day(file)}
+    assert found == MAY_READ_IT.keys()
+    assert not [name for names in map(imported, FILES) for name in names if name in TIME_OF_DAY], "write time.time"

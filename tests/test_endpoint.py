@@ -110,6 +110,18 @@ def test_retry_after_is_obeyed(tmp_path: Path, kind: str) -> None:
     assert 0.9 < time.monotonic() - began < 3 and len(server.asked) == 2
 
 
+@pytest.mark.parametrize("hours", [5, -5])
+def test_a_date_to_wait_for_is_read_by_the_clock_of_the_service(tmp_path: Path, hours: int) -> None:
+    """Ours may have jumped, or theirs be wrong."""
+    now = datetime.now(UTC) + timedelta(hours=hours)
+    headers = {"Date": now, "Retry-After": now + timedelta(seconds=2)}
+    told = {name: format_datetime(at, usegmt=True) for name, at in headers.items()}
+    began = time.monotonic()
+    with ChatServer(once(failed(429, headers=told))) as server:
+        ask(server, tmp_path, rows(1))
+    assert 1.9 < time.monotonic() - began < 4 and len(server.asked) == 2
+
+
 def test_after_429_fewer_are_asked_at_once(tmp_path: Path) -> None:
     seen: list[int] = []
 

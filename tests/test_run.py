@@ -77,6 +77,7 @@ def test_a_fingerprint_knows_every_part(tmp_path: Path) -> None:
 
 
 def test_a_step_is_done_once_and_a_step_that_failed_again(tmp_path: Path) -> None:
+    (tmp_path / "owner.json").touch()
     run, done = Run(tmp_path), []
 
     def step() -> int:
@@ -122,7 +123,22 @@ def test_what_a_killed_owner_left_half_written_is_gone(tmp_path: Path) -> None:
         assert not list(tmp_path.rglob(".*"))
 
 
+def test_a_folder_that_went_away_is_not_made_anew(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    with open_run(out, IDENTITY) as run:
+        run.step("plan.json", dict)
+        out.rename(tmp_path / "away")
+        for write in (lambda: run.step("other.json", dict), lambda: run.log({"step": 1})):
+            with pytest.raises(CannotWrite, match=r"went away.* run the same command"):
+                write()
+        out.mkdir()  # the place that a drive was mounted at
+        with pytest.raises(CannotWrite):
+            run.log({"step": 1})
+    assert not list(out.iterdir())
+
+
 def log_steps(folder: Path, *steps: tuple[int, float]) -> None:
+    (folder / "owner.json").touch()
     run = Run(folder)
     for step, seconds in steps:
         run.log({"step": step, "seconds": seconds})

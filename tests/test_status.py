@@ -25,28 +25,35 @@ class Heard:
         self.done.append(done)
 
 
-def test_what_is_heard_is_passed_on_and_the_latest_of_it_stands_in_the_folder(tmp_path: Path) -> None:
+@pytest.fixture
+def begun(tmp_path: Path) -> Path:
+    """A folder that a run has begun in."""
+    (tmp_path / "owner.json").touch()
+    return tmp_path
+
+
+def test_what_is_heard_is_passed_on_and_the_latest_of_it_stands_in_the_folder(begun: Path) -> None:
     heard = Heard()
-    with telling(tmp_path, heard) as told:
+    with telling(begun, heard) as told:
         told.say("Loading.")
-        assert read_state(tmp_path).said == "Loading."
+        assert read_state(begun).said == "Loading."
         for done in range(3, 8):
             told.progress("Fine-tune", done, 10, f"loss {1 / done:.1f}")
         told.progress("Fine-tune", 10, 10)
-        assert read_state(tmp_path).said == "", "what was said before the work began is over"
-        stage = read_state(tmp_path).stages[0]
+        assert read_state(begun).said == "", "what was said before the work began is over"
+        stage = read_state(begun).stages[0]
         assert (stage.name, stage.first, stage.done, stage.total) == ("Fine-tune", 3, 10, 10)
         assert stage.left_s == 0
     assert heard.said == ["Loading."] and heard.done == [3, 4, 5, 6, 7, 10]
 
 
-def test_it_is_written_seldom_however_often_it_is_told(tmp_path: Path) -> None:
-    with telling(tmp_path, Heard()) as told:
+def test_it_is_written_seldom_however_often_it_is_told(begun: Path) -> None:
+    with telling(begun, Heard()) as told:
         told.progress("Fine-tune", 0, 9999)
-        before = (tmp_path / "status.json").stat().st_ino
+        before = (begun / "status.json").stat().st_ino
         for done in range(200):
             told.progress("Fine-tune", done, 9999)
-        assert (tmp_path / "status.json").stat().st_ino == before, "each write is a new file"
+        assert (begun / "status.json").stat().st_ino == before, "each write is a new file"
 
 
 @pytest.mark.parametrize(
@@ -57,10 +64,10 @@ def test_it_is_written_seldom_however_often_it_is_told(tmp_path: Path) -> None:
         (ZeroDivisionError("x"), "failed"),
     ],
 )
-def test_how_it_ended_is_told_with_why(tmp_path: Path, error: Exception, phase: str) -> None:
-    with pytest.raises(type(error)), telling(tmp_path, Heard()):
+def test_how_it_ended_is_told_with_why(begun: Path, error: Exception, phase: str) -> None:
+    with pytest.raises(type(error)), telling(begun, Heard()):
         raise error
-    state = read_state(tmp_path)
+    state = read_state(begun)
     assert (state.phase, state.error) == (phase, str(error))
 
 
@@ -100,8 +107,8 @@ def test_a_report_is_the_end_and_a_folder_without_a_status_is_no_error(tmp_path:
     assert read_state(tmp_path).phase == "finished"
 
 
-def test_an_error_before_the_work_begins_leaves_its_word_too(tmp_path: Path) -> None:
-    with pytest.raises(UserError), telling(tmp_path, Heard()):
+def test_an_error_before_the_work_begins_leaves_its_word_too(begun: Path) -> None:
+    with pytest.raises(UserError), telling(begun, Heard()):
         raise UserError("It does not fit.")
-    assert json.loads((tmp_path / "status.json").read_text())["exit_code"] == 2
-    assert read_state(tmp_path).error == "It does not fit."
+    assert json.loads((begun / "status.json").read_text())["exit_code"] == 2
+    assert read_state(begun).error == "It does not fit."

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from children import STRACE_CALLS, Child, Nursery, until
+from children import STRACE_CALLS, Child, Leaping, Nursery, until
 from samples import make_task, write_rows
 
 from slimtune.engine.checkpoint import checkpoints, newest_whole
@@ -31,7 +31,7 @@ from slimtune.evaluate import read_evaluation
 from slimtune.files import damage, digest_file
 from slimtune.gpus import detect_gpu
 from slimtune.report import read_report
-from slimtune.runs import read_metrics
+from slimtune.runs import read_metrics, training_seconds
 
 pytestmark = [
     pytest.mark.xdist_group("survival"),  # in one process: they share what takes long to make
@@ -259,6 +259,22 @@ def test_sigterm_in_training_finishes_the_step_saves_and_exits_75(field: Field, 
     assert "Going on from step" in again.said and ending(tmp_path / "run") == ending(field.quiet)
 
 
+@pytest.mark.parametrize("notice_s", [5, pytest.param(30, marks=pytest.mark.slow)])
+def test_a_step_longer_than_the_notice_is_killed_in_it_and_the_checkpoint_before_it_stands(
+    field: Field, tmp_path: Path, notice_s: float
+) -> None:
+    child = field.stopped(tmp_path, ("Fine-tune", 4))
+    child.kill(signal.SIGTERM)
+    time.sleep(notice_s)
+    assert child.code is None, "it ended before the notice did: nothing was killed"
+    child.kill(signal.SIGKILL)
+    assert child.wait() == -signal.SIGKILL
+    newest, notes = newest_whole(tmp_path / "run" / "checkpoints")
+    assert (newest.name, notes) == ("step-00000003", [])
+    again = field.finish(tmp_path)
+    assert f"Going on from step 3 of {STEPS}" in again.said and ending(tmp_path / "run") == ending(field.quiet)
+
+
 @pytest.mark.parametrize(("times", "code"), [(2, 75), pytest.param(3, 130, marks=pytest.mark.slow)])
 def test_ctrl_c_twice_saves_and_a_third_ends_it_and_neither_tears(field: Field, tmp_path: Path, times, code) -> None:
     child = field.stopped(tmp_path, ("Fine-tune", 3))
@@ -285,6 +301,25 @@ def test_the_typed_command_stopped_in_a_bare_locale_goes_on_to_the_same_bytes(fi
     assert ending(tmp_path / "run") == ending(field.quiet)
     again = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
     assert again.returncode == 0 and "Already done" in again.stdout, again.stderr
+
+
+def test_a_time_of_day_that_jumps_both_ways_in_training_changes_no_byte_and_no_duration(
+    field: Field, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-m", "slimtune.cli", "run", field.recipe, "--out", tmp_path / "run"]
+    clock, run = Leaping(tmp_path / "clock"), tmp_path / "run"
+    began = time.monotonic()
+    child = subprocess.Popen(command, env={**clock.environment, "SLIMTUNE_CACHE": str(tmp_path / "cache")})
+    for landmark, hours in (("environment.json", 5), ("metrics.jsonl", -5), ("training.json", 7)):
+        until(lambda landmark=landmark: (run / landmark).exists() or child.poll() is not None)
+        clock.leap(hours)
+    assert child.wait(120) == 0
+    took_s, told = time.monotonic() - began, json.loads((run / "status.json").read_text())
+    assert told["updated"] - time.time() > 6 * 3600, "the run did not see the jump"
+    lived = [step["seconds"] for step in read_metrics(run)]
+    assert lived == sorted(lived) and 0 < lived[0] <= lived[-1] == training_seconds(run) < took_s
+    assert all(0 <= stage["seconds"] < took_s for stage in told["stages"])
+    assert ending(run) == ending(field.quiet)
 
 
 def test_scoring_that_is_stopped_keeps_its_answers_and_ends_with_each_row_once(
@@ -583,3 +618,29 @@ def test_a_disk_that_is_full_for_a_while_costs_a_checkpoint_and_a_warning_not_th
     ballast.unlink()
     assert child.wait() == 0 and "are free there" in told.read_text(), child.said
     assert stands and ending(small_disk / "run") == ending(field.quiet)
+
+
+@pytest.mark.parametrize(
+    "gate",
+    [
+        ("Fine-tune", 3),
+        *(pytest.param((f"Score {who}", 4), marks=pytest.mark.slow) for who in ("base, zero-shot", "tuned")),
+    ],
+)
+def test_a_folder_that_goes_away_ends_it_with_73_and_brought_back_the_same_command_goes_on(
+    field: Field, tmp_path: Path, gate: tuple[str, int]
+) -> None:
+    """As a network drive does: its place is empty, and nothing may be begun anew there."""
+    (tmp_path / "drive").mkdir()
+    out, away = tmp_path / "drive" / "run", tmp_path / "away"
+    cache = tmp_path / "cache"
+    child = field.nursery.start(tmp_path, "run", field.recipe, "--out", out, cache=cache, gate=gate)
+    until(lambda: (tmp_path / "reached").exists() or child.code is not None)
+    out.rename(away)
+    (tmp_path / "open").touch()
+    assert child.wait() == 73 and "Traceback" not in child.said, child.said
+    assert not list((tmp_path / "drive").iterdir())
+    away.rename(out)
+    again = field.nursery.run(tmp_path, "run", field.recipe, "--out", out, cache=cache)
+    assert ("Going on from step" in again.said) == (gate[0] == "Fine-tune")
+    assert ending(out) == ending(field.quiet)

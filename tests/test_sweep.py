@@ -7,10 +7,11 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from children import until
+from children import Leaping, until
 
 from slimtune.errors import CannotWrite, UserError
 from slimtune.files import read_json, write_json
@@ -57,7 +58,13 @@ def tries(store: Path) -> int:
     return sum(path.read_text().count("\n") for path in store.rglob("tries.jsonl"))
 
 
-def start(store: Path, words: dict[str, list[str]], *arguments: object) -> subprocess.Popen:
+def start(
+    store: Path,
+    words: dict[str, list[str]],
+    *,
+    limits: str = "t.Limits()",
+    environment: dict[str, str] | None = None,
+) -> subprocess.Popen:
     """The runner as a process: what `slimtune sweep run` does, over stub cells."""
     plan = store.parent / f"{store.name}-plan.json"
     plan.write_text(json.dumps(words))
@@ -68,13 +75,13 @@ def start(store: Path, words: dict[str, list[str]], *arguments: object) -> subpr
         "try:\n"
         "    command = [sys.executable, str(t.STUB), sys.argv[3]]\n"
         "    ended = t.run_study(Path(sys.argv[2]), 'stub', t.ask(), command=command,\n"
-        "                        limits=t.Limits(), should_stop=stop_flag())\n"
+        f"                        limits={limits}, should_stop=stop_flag())\n"
         "except SlimtuneError as error:\n"
         "    print(error); sys.exit(error.exit_code)\n"
         "print(ended.stopped); sys.exit(ended.exit_code)\n"
     )
     command = [sys.executable, "-c", code, str(STUB.parent), str(store), str(plan)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True, env=environment)
 
 
 def test_all_cells_are_done_once_and_a_second_call_does_nothing(tmp_path):
@@ -144,24 +151,43 @@ def test_with_77_of_135_cells_done_the_others_alone_are_run(tmp_path):
     assert each < 0.2
 
 
-@pytest.mark.parametrize("notice", [30, 0])
-def test_a_term_is_passed_on_and_ends_in_75_whole_steps_behind_it(tmp_path, notice):
-    store = tmp_path / "s"
-    words = {"A on trec": ["slow" if notice else "deaf", "slow"]}
-    runner = start(store, words)
-    until(lambda: list(store.rglob("steps.jsonl")))
+def preempted(runner: subprocess.Popen, *, notice_s: float) -> int:
+    """What a cloud does to a machine that it takes back: SIGTERM, and SIGKILL to all that is left after the notice."""
     runner.send_signal(signal.SIGTERM)
-    if not notice:
-        time.sleep(0.3)
+    try:
+        return runner.wait(notice_s)
+    except subprocess.TimeoutExpired:
         os.killpg(runner.pid, signal.SIGKILL)
-    code = runner.wait(30)
-    assert code == (75 if notice else -signal.SIGKILL)
-    step = json.loads(next(store.rglob("step.json")).read_text())
-    assert step < 10
+        return runner.wait(30)
+
+
+@pytest.mark.parametrize(
+    ("word", "notice_s", "code"),
+    [
+        ("slow", 30, 75),
+        ("long", 2, -signal.SIGKILL),
+        pytest.param("long", 30, -signal.SIGKILL, marks=pytest.mark.slow),
+    ],
+)
+def test_a_term_is_passed_on_and_after_it_or_the_kill_that_follows_the_same_command_ends_it(
+    tmp_path, word, notice_s, code
+):
+    store, quiet = tmp_path / "s", tmp_path / "q"
+    words = {"A on trec": [word, "slow"]}
+    runner = start(store, words)
+    until(lambda: [path for path in store.rglob("step.json") if read_json(path) == 3])
+    assert preempted(runner, notice_s=notice_s) == code
+    step = read_json(next(store.rglob("step.json")))
+    assert step == 3 if word == "long" else 3 <= step < 10
     until(lambda: states(store)["A on trec"] == "waiting")
-    assert run(store, ask(), words).exit_code == 0
+    assert run(store, ask(), words).exit_code == run(quiet, ask()).exit_code == 0
     steps = [json.loads(line)["step"] for line in next(store.rglob("steps.jsonl")).read_text().splitlines()]
-    assert steps[: step + 1] == list(range(1, step + 2)), "it went on where it stopped"
+    assert steps == list(range(1, 11)), "it went on where it stopped"
+    assert scores(store) == scores(quiet) and len(scores(store)) == 4
+
+
+def scores(store: Path) -> dict[str, dict]:
+    return {path.parent.name: read_json(path)["sides"] for path in store.rglob("result.json")}
 
 
 def test_without_its_runner_a_worker_stops_at_the_next_step(tmp_path):
@@ -382,7 +408,30 @@ def test_cells_without_their_data_are_named_and_the_others_done(tmp_path):
     ]
 
 
-def test_a_clock_that_jumps_changes_nothing(tmp_path, monkeypatch):
-    jumps = iter([1e9, -5.0, 4e9, 0.0] * 1000)
-    monkeypatch.setattr(time, "time", lambda: next(jumps))
-    assert run(tmp_path / "s", ask(), limits=Limits(hours=1)).exit_code == 0
+@pytest.mark.parametrize("hours", [5, -5])
+def test_a_time_of_day_that_jumps_moves_no_limit_no_price_and_no_estimate(tmp_path, hours):
+    store, clock = tmp_path / "s", Leaping(tmp_path / "clock")
+    limits, began = "t.Limits(hours=1, usd=1, usd_per_hour=1)", time.monotonic()
+    runner = start(store, {"A on trec": ["slow"]}, limits=limits, environment=clock.environment)
+    until(lambda: list(store.rglob("steps.jsonl")))
+    clock.leap(hours)
+    assert runner.wait(60) == 0 and set(states(store).values()) == {"done"}
+    took_s = time.monotonic() - began
+    since = [datetime.fromisoformat(read_json(path)["since"]) for path in store.rglob("attempts/*/owner.json")]
+    leapt = [(one - datetime.now(UTC)).total_seconds() / 3600 for one in since]
+    assert sum(abs(one - hours) < 0.1 for one in leapt) == 3, "the later cells did not see the jump"
+    walls = [read_json(path)["seconds"]["wall"] for path in store.rglob("result.json")]
+    (spent,) = [read_json(path) for path in (store / "runners").glob("*.json")]
+    assert 1 <= max(walls) <= sum(walls) < spent["seconds"] < took_s and min(walls) >= 0
+    assert 0 < spent["usd"] < 0.1
+
+
+def test_a_time_of_day_that_jumps_makes_no_machine_gone(tmp_path, monkeypatch):
+    write_json(tmp_path / "runners" / "far-1.json", {"beats": 1, "ended": False})
+    others = lease.Others(tmp_path)
+    assert not others.gone("far")
+    real, later = (time.time(), time.monotonic()), 2 * lease.LEASE_S
+    monkeypatch.setattr(time, "time", lambda: real[0] + later)
+    assert not others.gone("far"), "its silence was timed by the time of day"
+    monkeypatch.setattr(time, "monotonic", lambda: real[1] + later)
+    assert others.gone("far")

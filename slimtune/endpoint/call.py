@@ -273,12 +273,14 @@ async def _whole(response: httpx.Response) -> str:
 
 
 def _retry_after(headers: Any) -> float | None:
-    """Seconds that a service asks to wait: Retry-After in seconds or as a date; None where it says nothing usable."""
+    """Seconds that a service asks to wait: Retry-After in seconds, or as a date by the service's own clock where it
+    tells that; None where it says nothing usable."""
     given = headers.get("retry-after", "").strip()
     if _SECONDS.fullmatch(given):
         return float(given)
     try:
-        return max(0.0, (parsedate_to_datetime(given) - datetime.now(UTC)).total_seconds())
+        now = parsedate_to_datetime(headers["date"]) if "date" in headers else datetime.now(UTC)
+        return max(0.0, (parsedate_to_datetime(given) - now).total_seconds())
     except (ValueError, TypeError):
         return None
 

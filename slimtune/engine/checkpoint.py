@@ -43,6 +43,8 @@ class Misses:
 def write_checkpoint(folder: Path, step: int, fill: Callable[[Path], None], *, keep: int) -> Path:
     """Write a checkpoint of `step` and drop all but the newest `keep`. Raises CannotWrite; older ones then stand."""
     path = folder / f"step-{step:08d}"
+    if not folder.parent.is_dir():
+        raise CannotWrite(f"{folder.parent} went away.")
     publish_folder(path, fill)
     if wrong := damage(path):
         raise CannotWrite(f"Checkpoint {path} was written and cannot be read back: {wrong}. Choose another --out.")
