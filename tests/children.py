@@ -46,7 +46,7 @@ def until(ready: Callable[[], Any], *, seconds: float = 120, every: float = 0.00
 
 
 _CLOCK = """
-import datetime, os, time
+import os, time
 
 now = time.time
 
@@ -54,12 +54,7 @@ def leapt():
     with open(os.environ["LEAP_FILE"]) as file:
         return now() + 3600 * float(file.read())
 
-class Leapt(datetime.datetime):
-    @classmethod
-    def now(cls, tz=None):
-        return cls.fromtimestamp(leapt(), tz)
-
-time.time, time.time_ns, datetime.datetime = leapt, lambda: int(leapt() * 1e9), Leapt
+time.time, time.time_ns = leapt, lambda: int(leapt() * 1e9)
 """
 
 

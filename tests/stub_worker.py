@@ -26,7 +26,7 @@ def do(folder: Path, attempt: Path, should_stop: Callable[[], bool]) -> None:
     cell = read_json(folder / "cell.json")
     key = f"{cell['contestant']} on {cell['task']}"
     with open_run(attempt, cell["identity"]) as run:
-        append_line(run.folder / "tries.jsonl", json.dumps({"pid": os.getpid()}))
+        append_line(run.folder / "tries.jsonl", json.dumps({"pid": os.getpid(), "at": time.time()}))
         tries = (run.folder / "tries.jsonl").read_text().count("\n")
         words = PLAN.get(key, ["ok"])
         act(words[min(tries, len(words)) - 1], run, should_stop)
