@@ -146,9 +146,8 @@ def evaluate(
     """Answer and score every example. With a `journal`, what `answerer` (all that decides an answer, digested) has
     answered there is not asked for again. `examples` carry the prompts: see `with_shots` for few-shot ones.
 
-    A `judge` gives the score where the task's scorer is `judge`, and one beside it elsewhere. Raises UserError where
-    the task needs one and there is none, and where not one answer could be judged; RuntimeError where our scoring
-    breaks on many answers."""
+    A `judge` gives the score where the task's scorer is `judge`, and one beside it elsewhere. Raises UserError where it
+    is missing there or no answer could be judged, RuntimeError where our scoring breaks on many."""
     if judge is None and task.scorer == JUDGE:
         to_do = "give `judge:` in a recipe; a served model is scored there as its `teacher:`"
         raise UserError(f"{task.title} is scored by a judge, and there is none: {to_do}.")

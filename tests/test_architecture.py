@@ -124,6 +124,7 @@ MAY_READ_IT = {  # a clock jumps: what waits, limits, orders steps or measures g
     "slimtune.endpoint.call": "a wait until a date, where the service does not tell its own time",
     "slimtune.endpoint.journal": "dates a line",
     "slimtune.jobs": "a list shows the run that was last at work first",
+    "slimtune.models.on_disk": "a file that was changed is read again",
     "slimtune.report.live": "a file that was changed is read again",
     "slimtune.runs": "dates an owner",
     "slimtune.status": "dates a status",
