@@ -11,8 +11,8 @@ yarn_for             how a context beyond the native one is reached (context.py)
 from slimtune.plan.collation import SHARED_PREFIX_TYPES, choose_collation
 from slimtune.plan.context import Yarn, context_problem, refuse_needles, usable_tokens, yarn_for
 from slimtune.plan.host import disk_gib, ram_gib, refuse_full_disk
-from slimtune.plan.memory import Setting, filled, parts_gib
-from slimtune.plan.planner import Plan, choose_precision, high_gib, make_plan, with_levers
+from slimtune.plan.memory import Setting, filled, high_gib, parts_gib, with_levers
+from slimtune.plan.planner import Plan, choose_precision, make_plan
 from slimtune.plan.speed import Speed, estimate_speed
 
 __all__ = [

@@ -18,6 +18,7 @@ What is counted:
   memory.
 """
 
+import dataclasses
 import json
 import operator
 from collections.abc import Mapping
@@ -39,6 +40,7 @@ _LOSS_BYTES_CPU = 9  # logits, their softmax and their gradient, all at once
 # activations of a framed row, of those of as many padded tokens: SmolLM2-135M, 64 rows, 16-bit, on an H200 (2.81 GiB in
 # all), the only setting that was measured
 _FRAMED = 1.95
+_BAND = {"low": (0.99, 0.85, 0.0), "high": (1.01, 1.10, 0.15)}  # resident, activations and loss, flat GiB
 _PROCESS_RAM_GIB = 0.58  # Python with torch, transformers and Unsloth imported, on a CPU
 
 
@@ -132,6 +134,24 @@ def parts_gib(spec: ModelSpec, setting: Setting, fitted: Constants | None = None
     constants to use, if not those in constants.json."""
     step = _step_gib(spec, setting, fitted or constants()) if setting.cuda else _step_gib_cpu(spec, setting)
     return resident_gib(spec, setting) | step
+
+
+def peak_gib(parts: Mapping[str, float]) -> dict[str, float]:
+    """The sum of the parts and its band: what stays is known well, what a step adds less so."""
+    step = parts["activations"] + parts.get("loss", 0.0)
+    resident = sum(parts.values()) - step
+    band = {name: resident * stay + step * moving + flat for name, (stay, moving, flat) in _BAND.items()}
+    return {name: round(size, 2) for name, size in (band | {"expected": resident + step}).items()}
+
+
+def with_levers(spec: ModelSpec, setting: Setting) -> Setting:
+    """The same with everything on that saves memory for long rows: a tied embedding is the head too, and stays."""
+    return dataclasses.replace(setting, checkpointing=True, tiled_mlp=True, offload_embedding=not spec.shapes.tied)
+
+
+def high_gib(spec: ModelSpec, setting: Setting) -> float:
+    """The upper end of the predicted peak: what has to fit."""
+    return peak_gib(parts_gib(spec, setting))["high"]
 
 
 def resident_gib(spec: ModelSpec, setting: Setting) -> dict[str, float]:

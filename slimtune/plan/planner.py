@@ -17,14 +17,13 @@ import psutil
 from slimtune.errors import UserError
 from slimtune.gpus import DetectedGpu, GpuSpec
 from slimtune.models import ModelSpec
-from slimtune.plan.memory import GIB, Setting, parts_gib
+from slimtune.plan.memory import GIB, Setting, high_gib, parts_gib, peak_gib, with_levers
 from slimtune.plan.quantised import left_in_16bit
-from slimtune.wording import counted
+from slimtune.plan.reasons import chosen_words, refusal
 
 Quantisation = Literal["4bit", "16bit", "auto"]
 _BUSY_TOKENS = 2048  # a micro-batch below this leaves a card waiting: prefer the next setting
 _ENOUGH_TOKENS = {True: 32768, False: 4096}  # of a card, of a CPU: above it a larger micro-batch only takes memory
-_BAND = {"low": (0.99, 0.85, 0.0), "high": (1.01, 1.10, 0.15)}  # resident, activations and loss, flat GiB
 
 
 @dataclass(frozen=True)
@@ -115,8 +114,8 @@ def make_plan(
     )  # fmt: skip
     chosen = _fastest(spec, smallest, quantisation, sizes, room_gib)
     if chosen is None:
-        raise _refusal(spec, smallest, gpu, room_gib)
-    notes = _notes(spec, chosen, gpu, quantisation, collation)
+        raise refusal(spec, smallest, gpu, room_gib)
+    notes = chosen_words(spec, chosen, gpu, quantisation, collation)
     return _plan(
         spec, chosen, gpu, room_gib, batch=batch, examples=rows * epochs, row_tokens_mean=row_tokens_mean,
         context_tokens=context_tokens, collation=collation, notes=notes,
@@ -181,14 +180,6 @@ def powers_of_two_dividing(batch: int) -> list[int]:
     return [2**power for power in range(batch.bit_length() - 1, -1, -1) if batch % 2**power == 0]
 
 
-def peak_gib(parts: Mapping[str, float]) -> dict[str, float]:
-    """The sum of the parts and its band: what stays is known well, what a step adds less so."""
-    step = parts["activations"] + parts.get("loss", 0.0)
-    resident = sum(parts.values()) - step
-    band = {name: resident * stay + step * moving + flat for name, (stay, moving, flat) in _BAND.items()}
-    return {name: round(size, 2) for name, size in (band | {"expected": resident + step}).items()}
-
-
 def _fastest(
     spec: ModelSpec, smallest: Setting, quantisation: Quantisation, sizes: list[int], room_gib: float
 ) -> Setting | None:
@@ -220,83 +211,6 @@ def _ways(spec: ModelSpec, smallest: Setting, quantisation: Quantisation) -> lis
         for checkpointing in (False, True)
     ]
     return [*ways, with_levers(spec, ways[-1])]
-
-
-def with_levers(spec: ModelSpec, setting: Setting) -> Setting:
-    """The same with everything on that saves memory for long rows: a tied embedding is the head too, and stays."""
-    return dataclasses.replace(setting, checkpointing=True, tiled_mlp=True, offload_embedding=not spec.shapes.tied)
-
-
-def high_gib(spec: ModelSpec, setting: Setting) -> float:
-    """The upper end of the predicted peak: what has to fit."""
-    return peak_gib(parts_gib(spec, setting))["high"]
-
-
-def _notes(spec: ModelSpec, chosen: Setting, gpu, asked: Quantisation, collation: str) -> list[str]:
-    """What was chosen and why, a sentence each."""
-    notes = [spec.note[0].upper() + spec.note[1:] + "."] if spec.note else []
-    if gpu is None:
-        how = f"in fp32 and with{'' if chosen.checkpointing else 'out'} checkpointing"
-        notes.append(f"No GPU: training runs on the CPU, {how}. The memory meant is RAM.")
-        if asked == "4bit":
-            notes.append("4-bit weights are for GPUs; here they are 16-bit weights held in fp32.")
-    else:
-        notes += _card_notes(spec, chosen, gpu, asked)
-    answers = f", answers up to {chosen.answer_tokens}," if chosen.answer_tokens else ""
-    notes.append(f"{counted(chosen.micro_batch, 'row')} of up to {chosen.row_tokens} tokens{answers} at a time.")
-    if collation == "shared-prefix":
-        notes.append(f"What prompts share is computed once: {chosen.prefix_tokens} tokens of all, and more of some.")
-    return notes
-
-
-def _card_notes(spec: ModelSpec, chosen: Setting, gpu: GpuSpec | DetectedGpu, asked: Quantisation) -> list[str]:
-    notes = []
-    if chosen.precision == "fp16":
-        notes.append(f"{gpu.name} has no bf16: fp16, whose first steps may be skipped while the loss scale settles.")
-    if chosen.precision == "fp32":
-        notes.append(f"{gpu.name} has no bf16 and {spec.label} overflows in fp16: fp32, which is slower and larger.")
-    if chosen.quantisation == "4bit":
-        why = "as asked" if asked == "4bit" else "16-bit weights do not fit"
-        kind = "Unsloth's dynamic 4-bit" if spec.dynamic_4bit else "plain NF4, quantised while loading"
-        notes.append(f"4-bit weights ({kind}): {why}.")
-    else:
-        why = "as asked" if asked == "16bit" else "they fit, and train faster than 4-bit"
-        notes.append(f"16-bit weights: {why}.")
-    if chosen.optimizer == "adamw_8bit":
-        notes.append("8-bit Adam: its moments in 32 bits do not fit.")
-    if chosen.tiled_mlp:
-        offloaded = ", and the input embedding in host memory" if chosen.offload_embedding else ""
-        notes.append(f"Gradient checkpointing, the MLP in tiles{offloaded}: nothing faster fits rows this long.")
-    elif chosen.checkpointing:
-        notes.append("Gradient checkpointing: without it, no worthwhile micro-batch fits.")
-    else:
-        notes.append("No gradient checkpointing: it fits without, and trains faster.")
-    return notes
-
-
-def _refusal(spec: ModelSpec, smallest: Setting, gpu: GpuSpec | DetectedGpu | None, room_gib: float) -> UserError:
-    """What the smallest setting needs, what there is, and the knobs that help, each with its number."""
-
-    def needs(setting: Setting) -> str:
-        return f"{high_gib(spec, setting):.1f} GiB"
-
-    where = f"{gpu.name if gpu else 'this machine (RAM)'} has {room_gib:.1f} GiB to fill"
-    smallest = with_levers(spec, smallest) if gpu else smallest
-    half = smallest.row_tokens // 2
-    shorter = dataclasses.replace(smallest, row_tokens=half)
-    knobs = [f"context {half}: {needs(shorter)}"] if half >= 128 else []
-    if smallest.lora_r > 8:
-        knobs.append(f"lora.r 8: {needs(dataclasses.replace(smallest, lora_r=8))}")
-    if gpu and smallest.quantisation == "16bit":
-        knobs.append(f"quantisation 4bit: {needs(dataclasses.replace(smallest, quantisation='4bit'))}")
-    if smallest.micro_batch > 1:
-        knobs.append(f"micro_batch 1: {needs(dataclasses.replace(smallest, micro_batch=1))}")
-    already = " with 4-bit weights" if smallest.quantisation == "4bit" else ""
-    return UserError(
-        f"{spec.label} does not fit: it needs up to {needs(smallest)}{already}, "
-        f"{smallest.micro_batch} row(s) of {smallest.row_tokens} tokens at a time and lora.r {smallest.lora_r}, "
-        f"and {where}. What would help: {'; '.join(knobs)}; or a smaller model or a larger card."
-    )
 
 
 def _ram_gib() -> float:
