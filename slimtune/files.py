@@ -1,12 +1,12 @@
 """The only place that knows about fsync and rename: a file or folder is whole, or it is not there.
 
 write_text / write_bytes / write_json   temp file, fsync, rename, fsync of the folder
-create_json                             the same, unless something is there already: the first of several wins
 append_line                             one line of a log; one torn by a kill or a full disk is cut off first
 publish_folder                          fill a temp folder, write a digest manifest last, rename
 remove_folder                           rename first, so that no half of it is ever seen under its name
 damage                                  what is wrong with a published folder, or None
 writing                                 the system's refusals to write, as CannotWrite
+own_name, write_all, sync               what these are made of, for a file that several want to make (sweep/created.py)
 """
 
 import contextlib
@@ -33,7 +33,6 @@ DISK_GONE = frozenset({*_FULL, errno.EROFS, errno.EIO, errno.ENOTCONN, errno.EST
 _REFUSED = DISK_GONE | {
     *(errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY, errno.ENAMETOOLONG)
 }
-_NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 _WRAPPED = re.compile(r"\(os error (\d+)\)|code: (\d+)")  # how safetensors words an error of the system
 _PROBE = bytes(1 << 16)
 
@@ -61,15 +60,15 @@ def digest_json(value: Any) -> str:
 
 def write_bytes(path: Path, data: bytes) -> None:
     """Put `data` at `path`, whole or not at all, and on the disk before this returns. Raises CannotWrite."""
-    temporary = _temporary(path)
+    temporary = own_name(path)
     with writing(path):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with temporary.open("wb", buffering=0) as file:
-                _write_all(file, data)
+                write_all(file, data)
                 os.fsync(file.fileno())
             os.replace(temporary, path)
-            _sync(path.parent)
+            sync(path.parent)
         except OSError:
             with contextlib.suppress(OSError):
                 temporary.unlink()
@@ -86,28 +85,6 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def create_json(path: Path, value: Any) -> bool:
-    """Put `value` at `path` whole if nothing is there, and say whether it was ours: of several processes and machines
-    that try, one wins. Raises CannotWrite."""
-    whole = _temporary(path)
-    with writing(path):
-        try:
-            write_json(whole, value)
-            os.link(whole, path)  # a link is refused where there is a file; a rename would replace it
-            _sync(path.parent)
-        except FileExistsError:
-            return False
-        except OSError as error:
-            if error.errno not in _NO_LINKS:
-                raise
-            if path.exists():  # a bucket: nearly the same, and the best there is
-                return False
-            os.replace(whole, path)
-        finally:
-            whole.unlink(missing_ok=True)
-    return True
-
-
 def read_json(path: Path) -> Any:
     """The JSON value in a file that slimtune wrote."""
     return json.loads(path.read_text(encoding="utf-8"))
@@ -118,7 +95,7 @@ def append_line(path: Path, line: str, *, synced: bool = False) -> None:
     disk tore off a last line is cut away first; readers drop it too. Raises CannotWrite."""
     with writing(path), path.open("a+b", buffering=0) as file:
         _cut_torn_line(file)
-        _write_all(file, line.encode("utf-8") + b"\n")
+        write_all(file, line.encode("utf-8") + b"\n")
         if synced:
             os.fsync(file.fileno())
 
@@ -142,7 +119,7 @@ def _cut_torn_line(file: BinaryIO) -> None:
         file.truncate(file.read().rfind(b"\n") + 1)
 
 
-def _write_all(file: BinaryIO, data: bytes) -> None:
+def write_all(file: BinaryIO, data: bytes) -> None:
     """One write where the system takes it all; a disk that is nearly full takes a part, and says so at the next."""
     view = memoryview(data)
     while view:
@@ -152,7 +129,7 @@ def _write_all(file: BinaryIO, data: bytes) -> None:
 def publish_folder(path: Path, fill: Callable[[Path], None]) -> None:
     """Make the folder `path` appear whole: `fill` writes into a temporary folder beside it, every file is synced, a
     manifest of digests is written last, then one rename. Raises CannotWrite; `path` is then as it was."""
-    temporary = _temporary(path)
+    temporary = own_name(path)
     with writing(path):
         try:
             _drop_orphans(path)
@@ -161,7 +138,7 @@ def publish_folder(path: Path, fill: Callable[[Path], None]) -> None:
             _fill(temporary, fill)
             _seal(temporary)
             _put(temporary, path)
-            _sync(path.parent)
+            sync(path.parent)
         except Exception:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
@@ -178,7 +155,7 @@ def _fill(temporary: Path, fill: Callable[[Path], None]) -> None:
             number = int(found[1] or found[2])
             raise OSError(number, os.strerror(number)) from error
         with (temporary / ".probe").open("wb", buffering=0) as file:
-            _write_all(file, _PROBE)
+            write_all(file, _PROBE)
             os.fsync(file.fileno())
         raise
 
@@ -186,15 +163,15 @@ def _fill(temporary: Path, fill: Callable[[Path], None]) -> None:
 def _seal(folder: Path) -> None:
     files = sorted(file for file in folder.rglob("*") if file.is_file())
     for file in files:
-        _sync(file)
+        sync(file)
     for inner in {file.parent for file in files} - {folder}:
-        _sync(inner)
+        sync(inner)
     write_json(folder / MANIFEST, {str(file.relative_to(folder)): digest_file(file) for file in files})
 
 
 def _put(temporary: Path, path: Path) -> None:
     """Rename a folder into place. One that is there is moved away whole first, and back where that was for nothing."""
-    aside = _temporary(path, "-old")
+    aside = own_name(path, "-old")
     while True:
         try:
             os.rename(temporary, path)
@@ -212,7 +189,7 @@ def _put(temporary: Path, path: Path) -> None:
 
 def remove_folder(path: Path) -> None:
     """Make a folder disappear whole. What a full or failing disk leaves of it is swept later. Raises CannotWrite."""
-    away = _temporary(path, "-old")
+    away = own_name(path, "-old")
     with writing(path):
         shutil.rmtree(away, ignore_errors=True)
         os.rename(path, away)
@@ -274,7 +251,7 @@ def _advice(path: Path, error: OSError) -> str:
     return f"{free_gib:.2f} GiB are free there. Free some space, or {elsewhere}"
 
 
-def _temporary(path: Path, what: str = "") -> Path:
+def own_name(path: Path, what: str = "") -> Path:
     """A hidden name beside `path` that is this process's own, on whatever machine: caches are shared."""
     return path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}{what}.tmp")
 
@@ -288,7 +265,8 @@ def _drop_orphans(path: Path) -> None:
             shutil.rmtree(leftover, ignore_errors=True)
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Put a file, or which files a folder has, on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -12,7 +12,9 @@ from typer.testing import CliRunner
 
 from slimtune.cli import app
 from slimtune.errors import UserError
-from slimtune.files import read_json, write_json
+from slimtune.files import append_line, read_json, write_json
+from slimtune.sweep import created
+from slimtune.sweep.created import create_json
 from slimtune.sweep.store import (
     KILLED,
     Failure,
@@ -91,15 +93,54 @@ def test_the_first_result_stands_and_the_second_is_compared(store):
 
 
 def test_on_a_disk_without_links_the_first_result_stands_too(store, monkeypatch):
-    def refuse(*_):
-        raise OSError(errno.ENOTSUP, "no links here")
-
-    monkeypatch.setattr(os, "link", refuse)
+    monkeypatch.setattr(os, "link", no_links)
     folder = cell(store).folder
     first, second = (finished(folder, name) for name in ("a-1", "b-1"))
     assert publish(folder, first, wall_s=1, usd_per_hour=None) == ""
     assert "a-1 was first" in publish(folder, second, wall_s=1, usd_per_hour=None)
     assert read_json(folder / "result.json")["attempt"] == "attempts/a-1" and not list(folder.glob(".*.tmp"))
+
+
+def no_links(*_) -> None:
+    raise OSError(errno.ENOTSUP, "no links here")
+
+
+def claim(folder: Path, name: str, barrier) -> None:
+    os.link = no_links  # in a process of its own
+    for file in range(100):
+        barrier.wait()
+        if create_json(folder / f"{file}.json", {"by": name, "more": "x" * 5000}):
+            append_line(folder / f"{name}.log", str(file))
+
+
+def test_of_eight_processes_on_a_disk_without_links_one_makes_each_file_and_says_so(tmp_path):
+    context = multiprocessing.get_context("fork")
+    barrier = context.Barrier(8)
+    claimants = [context.Process(target=claim, args=(tmp_path, f"p{n}", barrier)) for n in range(8)]
+    for process in claimants:
+        process.start()
+    for process in claimants:
+        process.join(60)
+    assert [process.exitcode for process in claimants] == [0] * 8
+    won = {(int(line), path.stem) for path in tmp_path.glob("p*.log") for line in path.read_text().splitlines()}
+    assert sorted(file for file, _ in won) == list(range(100)), "each file has one maker"
+    assert all(read_json(tmp_path / f"{file}.json")["by"] == name for file, name in won)
+    assert not list(tmp_path.glob(".*.tmp"))
+
+
+@pytest.mark.parametrize("left", [b"", b'{"attempt": "att'])
+@pytest.mark.parametrize("linked", [True, False])
+def test_a_result_that_a_kill_left_unfilled_counts_as_none_and_the_next_one_takes_its_place(
+    store, monkeypatch, left, linked
+):
+    monkeypatch.setattr(created, "_FILLED_S", 0.2)
+    if not linked:
+        monkeypatch.setattr(os, "link", no_links)
+    folder = cell(store).folder
+    (folder / "result.json").write_bytes(left)
+    assert cell(store).state == "waiting"
+    assert publish(folder, finished(folder, "a-1"), wall_s=1, usd_per_hour=None) == ""
+    assert read_json(folder / "result.json")["attempt"] == "attempts/a-1" and cell(store).state == "done"
 
 
 def race(folder: Path, name: str, barrier) -> None:

@@ -50,8 +50,8 @@ def emit(
 ) -> list[Path]:
     """Write what `engine` takes into `out`, and say which files. `store` is a bucket for sky (`gs://name` for one that
     is there, `name` for one that SkyPilot makes), a folder that every node sees for slurm. `data_dir`, which holds
-    tasks, goes along. Raises UserError for an unknown engine and for what is no bucket, and ServiceAway where rows could
-    not be read: a cell is named by them, and its card chosen by their lengths."""
+    tasks, goes along. Raises UserError for an unknown engine and for what is no bucket, and ServiceAway where rows
+    could not be read: a cell is named by them, and its card chosen by their lengths."""
     if engine not in ENGINES:
         raise UserError(f"There is no engine {engine!r} to write for: {' or '.join(ENGINES)}.")
     if engine == "sky" and not _BUCKET.fullmatch(store):

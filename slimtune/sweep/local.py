@@ -15,7 +15,16 @@ from slimtune.runs import holder
 from slimtune.sweep.asked import Asked
 from slimtune.sweep.lease import WATCH_S, Lease, Others, spent_usd
 from slimtune.sweep.process import Reply, Worker
-from slimtune.sweep.store import FAILED, KILLED, MATRIX, RESULT, read_failure, write_cell, write_failure, write_matrix
+from slimtune.sweep.store import (
+    FAILED,
+    KILLED,
+    MATRIX,
+    read_failure,
+    read_result,
+    write_cell,
+    write_failure,
+    write_matrix,
+)
 from slimtune.sweep.worker import BUSY
 
 _AWAY_TRIES = 3  # of a service, in one call of the command
@@ -58,7 +67,7 @@ class Ended:
         """Count a cell that is done or has failed for good, by its folder; whether it is one."""
         folder = store / "cells" / cell.fingerprint
         failure = read_failure(folder)
-        if (folder / RESULT).is_file():
+        if read_result(folder) is not None:
             self.done += 1
         elif failure is not None and failure.final:
             self.failed[cell.fingerprint] = Reply(failure.exit_code, failure.why)

@@ -3,7 +3,7 @@
     matrix.json                      the cells that were asked for last
     cells/FINGERPRINT/cell.json      what a cell is
                       attempts/HOST-N/   a run's folder, of one machine at a time
-                      result.json      of the first attempt that came to its end: never replaced
+                      result.json      of the first attempt that came to its end: never replaced once it is whole
                       failed.json      of the last failure
     runners/HOST-PID.json            what a process that works here has spent, and that it lives
 
@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from slimtune.errors import CannotWrite, Interrupted, ServiceAway, UserError
-from slimtune.files import create_json, read_json, write_json
+from slimtune.files import read_json, write_json
 from slimtune.runs import holder
 from slimtune.status import STATUS
+from slimtune.sweep.created import create_json, read_created
 
 SCHEMA = 1
 SWEEPS = Path("sweeps")  # where studies lie unless told otherwise
@@ -111,7 +112,7 @@ def read_study(store: Path) -> Study:
 def read_cell(store: Path, entry: Mapping[str, Any]) -> Cell:
     """One cell; `entry` is its line in matrix.json."""
     folder = store / "cells" / entry["cell"]
-    result, failure = _json(folder / RESULT), read_failure(folder)
+    result, failure = read_result(folder), read_failure(folder)
     state, why = "waiting", failure.why if failure else ""
     if result is not None:
         state, why = "done", ""
@@ -154,6 +155,11 @@ def at_work(folder: Path) -> Path | None:
 def _foreign(attempt: Path) -> bool:
     owner = _json(attempt / "owner.json") or {}
     return owner.get("host") != socket.gethostname()
+
+
+def read_result(folder: Path) -> Any:
+    """What stands in a cell's result.json; None where it has none yet."""
+    return read_created(folder / RESULT)
 
 
 def read_failure(folder: Path) -> Failure | None:
@@ -205,7 +211,7 @@ def publish(folder: Path, attempt: Path, *, wall_s: float, usd_per_hour: float |
     result = result_of(folder, attempt, wall_s=wall_s, usd_per_hour=usd_per_hour)
     if create_json(folder / RESULT, result):
         return ""
-    first = read_json(folder / RESULT)
+    first = read_result(folder)
     if first["attempt"] == result["attempt"]:
         return ""
     differs = [side for side in SIDES if _score(first, side) != _score(result, side)]

@@ -7,6 +7,7 @@ import numpy as np
 from slimtune.errors import UserError, unknown_name
 from slimtune.files import read_json
 from slimtune.report.board import Board
+from slimtune.sweep.created import read_created
 from slimtune.sweep.gather import SEED
 from slimtune.sweep.leaderboard import make_board
 from slimtune.sweep.store import MATRIX, RESULT, SWEEPS, Study, read_study
@@ -55,9 +56,9 @@ def attempt_of(study: Study, fingerprint: str) -> Path:
 def refuse_study(folder: Path) -> None:
     """Raises UserError where a folder that should be a run's is a study's or a cell's, and says which to give."""
     if (folder / MATRIX).is_file():
-        what, results = "study", sorted(folder.glob(f"cells/*/{RESULT}"))
+        what, results = "study", [path for path in sorted(folder.glob(f"cells/*/{RESULT}")) if read_created(path)]
     elif (folder / "cell.json").is_file():
-        what, results = "cell of a study", [path for path in (folder / RESULT,) if path.is_file()]
+        what, results = "cell of a study", [path for path in (folder / RESULT,) if read_created(path)]
     else:
         return
     runs = [path.parent / read_json(path)["attempt"] for path in results]

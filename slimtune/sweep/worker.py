@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from slimtune.errors import CannotWrite, Interrupted, SlimtuneError
-from slimtune.files import append_line, read_json, read_log, writing
+from slimtune.files import append_line, read_log, writing
 from slimtune.jobs import stop_flag
-from slimtune.sweep.store import RESULT, publish
+from slimtune.sweep.store import publish, read_result
 
 BUSY = -1  # in place of an exit code: another process is at this attempt
 _WALL = "wall.jsonl"
@@ -63,7 +63,7 @@ def _answer(do: Do, request: Mapping[str, Any], should_stop: Callable[[], bool])
 
 
 def _one(do: Do, folder: Path, attempt: Path, usd_per_hour: float | None, should_stop: Callable[[], bool]) -> str:
-    if (folder / RESULT).is_file() and read_json(folder / RESULT)["attempt"] == f"attempts/{attempt.name}":
+    if (read_result(folder) or {}).get("attempt") == f"attempts/{attempt.name}":
         return ""
     began = time.monotonic()
     try:
