@@ -64,7 +64,11 @@ def answers(draw, name, right_share, *, rows=240, group_size=1):
                 "output": HOSTILE if index == 7 and not right else answer or "I would be happy to look into that for",
                 "answer": answer,
                 "score": None if unjudged else float(right),
-                "why": "not judged" if unjudged else "same" if right else f"expected {gold}",
+                "why": f"our scoring broke: ValueError: {HOSTILE}"
+                if unjudged
+                else "same"
+                if right
+                else f"expected {gold}",
                 "stopped": "length" if unread else "stop",
                 "prompt_tokens": 90,
                 "completion_tokens": 6,
@@ -292,11 +296,13 @@ def test_the_report_carries_what_a_terminal_prints(written):
     assert report.missing == ()
 
 
-def test_rows_that_were_not_judged_are_left_out_and_counted(written):
-    report, _ = written
+def test_rows_that_were_not_judged_are_left_out_and_counted_and_say_why(written):
+    report, folder = written
     comparison = report.differences[0].comparison
     assert (comparison.n, report.differences[0].left_out) == (238, 2)
     assert comparison.wins + comparison.losses + comparison.ties == 238
+    said = "1 not judged. The first is banking77-0012: our scoring broke: ValueError:"
+    assert said in "".join(Page((folder / "report.html").read_text()).text)
 
 
 def test_the_page_follows_the_order_of_a_reader(written):

@@ -42,6 +42,16 @@ class Rows:
         return {name: [row.as_json() for row in rows] for name, rows in vars(self).items()}
 
 
+def unjudged_remarks(run: RunFiles) -> tuple[str, ...]:
+    """How many answers of each evaluation were not judged, and why the first was not."""
+    unjudged = {one.label: [row for row in one.rows if row.score is None] for one in run.evaluations.values()}
+    return tuple(
+        f"{label}: {len(rows):,} not judged. The first is {rows[0].id}: {clip(rows[0].why)}."
+        for label, rows in unjudged.items()
+        if rows
+    )
+
+
 def rows_to_read(run: RunFiles) -> Rows:
     tuned, base = run.evaluations.get("tuned"), run.evaluations.get("base")
     if tuned is None:

@@ -16,7 +16,7 @@ from slimtune.report.compare import Difference, ScoreRow, Verdict, differences, 
 from slimtune.report.confusion import Confusion, confusion
 from slimtune.report.plots import draw
 from slimtune.report.render import as_fragment, as_html, as_markdown
-from slimtune.report.rows import Rows, rows_to_read
+from slimtune.report.rows import Rows, rows_to_read, unjudged_remarks
 from slimtune.report.served import judge_facts, served_remarks, teacher_facts
 from slimtune.report.text import flat
 
@@ -110,7 +110,7 @@ def _values(made: _Made) -> dict[str, Any]:
     run, report = made.run, made.report
     return {
         "report": report,
-        "remarks": (*remarks(report.differences), *served_remarks(run)),
+        "remarks": (*remarks(report.differences), *served_remarks(run), *unjudged_remarks(run)),
         "teacher": teacher_facts(run),
         "judge": judge_facts(run),
         "tunability": [one for one in report.differences if one.against in ("base", "few_shot")],
