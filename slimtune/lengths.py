@@ -77,13 +77,13 @@ def local_renderer(spec: ModelSpec, recipe: Recipe, *, say: Callable[[str], None
 
 def count_tokens(spec: ModelSpec, task: Task, recipe: Recipe, *, say: Callable[[str], None]) -> TokenReport | str:
     """Render and tokenize every training row; or, in a sentence, why that is not possible here."""
-    from slimtune.engine.render import encode_rows
+    from slimtune.engine.kept_rows import encode_kept
 
     try:
         renderer = local_renderer(spec, recipe, say=say)
     except SlimtuneError as error:
         return f"Tokens are not counted: {error}"
-    rows = encode_rows(renderer, task.train, skip_bad=recipe.data.skip_bad)
+    rows = encode_kept(renderer, task.train, skip_bad=recipe.data.skip_bad)
     counted = count_rows(rows)
     text, by_length = renderer.tokenizer.decode, sorted(rows, key=len)
     shown = {row.id: row for row in (rows[0], by_length[len(rows) // 2], by_length[-1])}

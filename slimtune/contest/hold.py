@@ -70,11 +70,11 @@ def hold(
 
 def _encoded(prepared: Ready, spec: ModelSpec, listener: Listener) -> list[Any]:
     """The training rows as token ids that `spec` knows; those that are longer than the context are left out."""
-    from slimtune.engine.render import encode_rows
+    from slimtune.engine.kept_rows import encode_kept
 
     recipe, context = prepared.recipe, prepared.recipe.context.length
     renderer = local_renderer(prepared.spec, recipe, say=listener.say)
-    rows = encode_rows(renderer, prepared.task.train, skip_bad=recipe.data.skip_bad)
+    rows = encode_kept(renderer, prepared.task.train, skip_bad=recipe.data.skip_bad)
     if not (fits := [row for row in rows if len(row) <= context]):
         raise UserError(f"No training row fits a context of {context:,} tokens.")
     if (highest := max(max(*row.prompt, *row.answer) for row in fits)) >= spec.shapes.vocab:

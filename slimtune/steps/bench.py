@@ -131,9 +131,10 @@ class Bench:
     def _encoded(self, renderer: Any) -> list[Any]:
         """The training rows as tokens; one longer than the context, or that the template cannot hold, is an error, or
         dropped and counted."""
-        from slimtune.engine.render import encode_rows, long_rows
+        from slimtune.engine.kept_rows import encode_kept
+        from slimtune.engine.render import long_rows
 
-        rows = encode_rows(renderer, self.task.train, skip_bad=self.recipe.data.skip_bad)
+        rows = encode_kept(renderer, self.task.train, skip_bad=self.recipe.data.skip_bad)
         problems = long_rows(rows, self.recipe.context.length)
         if problems and self.recipe.data.long_rows == "error":
             raise Problems(
