@@ -1,5 +1,5 @@
-"""Training rows as tokens, kept for the next run that asks for the same: the cells of a study encode the same rows again
-and again, at a millisecond or two each.
+"""Training rows as tokens, kept for the next run that asks for the same: the cells of a study encode the same rows
+again and again, at a millisecond or two each.
 
 What tokens depend on names the file: the rows, the tokenizer with its template, the thinking mode, the stop tokens, the
 model and the versions of what encodes. A file that cannot be read, or not be written, costs the time and nothing else.
