@@ -147,7 +147,8 @@ def at_work(folder: Path) -> Path | None:
         if holder(attempt):
             return attempt
         said = _json(attempt / STATUS) or {}
-        if said.get("exit_code", 0) is None and abs(time.time() - said.get("updated", 0)) < _FRESH_S and _foreign(attempt):
+        fresh = abs(time.time() - said.get("updated", 0)) < _FRESH_S  # that machine's clock may be ahead
+        if said.get("exit_code", 0) is None and fresh and _foreign(attempt):
             return attempt
     return None
 
