@@ -29,7 +29,7 @@ WINDOW = tuple(
     for line in (
         "unsloth>=2026.10.7",
         "unsloth_zoo>=2026.10.7",
-        "torch>=2.6,<2.15",
+        "torch>=2.8,<2.15",
         "transformers>=5.2,<=5.17.0",
         "trl>=0.24,<=1.15.0",
         "peft>=0.18",

@@ -110,3 +110,15 @@ def test_several_runs_show_their_mean_and_their_deviation(tmp_path):
     paths = write_board(board, store / "leaderboard")
     said = f"3 runs, sd {deviation:.3f}"
     assert deviation > 0 and all(said in paths[kind].read_text(encoding="utf-8") for kind in ("html", "markdown"))
+
+
+def test_a_line_is_named_by_what_its_contestants_have_in_common_wherever_it_stands(tmp_path):
+    turned = {f"Small, {size} rows, lr {lr:g}": (size, lr) for size in SIZES for lr in LR}
+    made = Made(
+        {one: SIZES[size] for one, (size, _) in turned.items()},
+        TASKS[:1],
+        axes={one: {"data.train_rows": size, "train.lr": lr} for one, (size, lr) in turned.items()},
+    )
+    (curve,) = board_of(put_study(tmp_path / "s", made)).curves
+    assert list(curve.lines) == [f"Small, lr {lr:g}" for lr in LR]
+    assert {len(points) for points in curve.lines.values()} == {len(SIZES)}

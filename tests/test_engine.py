@@ -462,13 +462,15 @@ def test_a_run_goes_on_with_the_optimizer_whose_moments_it_has(adapted, rows, tm
     """Another card may have another plan."""
     trained(adapted, rows, tmp_path, epochs=1, checkpoint_steps=1)
     newest, _ = newest_whole(tmp_path)
-    assert sft._saved_optimizer(newest) == "adamw"
+    assert sft._saved_optimizer(newest, "adamw_8bit") == "adamw"
     file = newest / "optimizer.pt"
     saved = torch.load(file, weights_only=True)
     for moments in saved["state"].values():
         moments["state1"], moments["state2"] = moments.pop("exp_avg"), moments.pop("exp_avg_sq")
     torch.save(saved, file)
-    assert sft._saved_optimizer(newest) == "adamw_8bit"
+    assert sft._saved_optimizer(newest, "adamw") == "adamw_8bit"
+    torch.save(saved | {"state": {}}, file)
+    assert sft._saved_optimizer(newest, "adamw_8bit") == "adamw_8bit"
 
 
 def test_checkpoints_rotate_by_step_and_not_by_the_clock(adapted, rows, tmp_path: Path) -> None:

@@ -216,6 +216,19 @@ def test_a_drawn_answer_depends_on_seed_and_prompt_alone(tmp_path: Path, embedde
     assert {index: one.text for index, one in generate(loaded, ASKED, 12)} != together
 
 
+def test_drawn_answers_that_go_on_in_other_batches_may_run_to_the_last_token(tmp_path, embedded, monkeypatch) -> None:
+    from slimtune.engine import decode
+    from slimtune.engine.sampling import Draws
+
+    loaded = qwen3(tmp_path / "model", embedded, "on")
+    prompts = [loaded.renderer.prompt_ids(example) for example in ASKED[:2]]
+    draws = Draws(loaded.sampling, prompts, tokens=12, seed=17)
+    whole = [tokens for tokens, _ in decode.padded(loaded, prompts, 12, draws=draws)]
+    said = [whole[0][:9], whole[1][:2]]
+    rest = [tokens for tokens, _ in decode.padded(loaded, prompts, 12, draws=draws, said=said)]
+    assert [[*before, *after] for before, after in zip(said, rest, strict=True)] == whole
+
+
 def test_words_are_drawn_as_often_as_they_should_be_and_never_outside_of_what_may_be() -> None:
     torch = pytest.importorskip("torch")
     from transformers import LogitsProcessorList, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper

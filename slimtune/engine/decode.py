@@ -48,7 +48,8 @@ def padded(
         return torch.tensor(over, device=tokens.device)
 
     def drawn(tokens: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        chosen = draws.choose(scores, everyone, before + tokens.shape[1] - width)
+        steps = np.minimum(before + tokens.shape[1] - width, max_new_tokens - 1)  # who has ended is asked too
+        chosen = draws.choose(scores, everyone, steps)
         return torch.zeros_like(scores).scatter(-1, chosen[:, None], 1.0)  # the drawn word is the likeliest now
 
     ids = [[pad] * (width - len(tokens)) + tokens for tokens in asked]

@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import importlib.metadata
 import io
+import zlib
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
@@ -33,7 +34,7 @@ def encode_kept(renderer: Renderer, examples: Sequence[Example], *, skip_bad: bo
     file = cache_folder() / "tokens" / f"{_name(renderer, tokenizer, examples, skip_bad=skip_bad)}.npz"
     try:
         return _read(file.read_bytes())
-    except (OSError, EOFError, ValueError, KeyError, BadZipFile):
+    except (OSError, EOFError, ValueError, KeyError, BadZipFile, zlib.error):
         rows = encode_rows(renderer, examples, skip_bad=skip_bad)
     with contextlib.suppress(CannotWrite):
         write_bytes(file, _written(rows))

@@ -64,15 +64,23 @@ def even_steps(
 
 
 def measure_steps(
-    loaded: Loaded, *, micro_batch: int, row_tokens: int, answer_tokens: int, optimizer: str, steps: int = STEPS
+    loaded: Loaded,
+    *,
+    micro_batch: int,
+    row_tokens: int,
+    answer_tokens: int,
+    optimizer: str,
+    steps: int = STEPS,
+    prefix_tokens: int = 0,
+    collation: str = "padded",
 ) -> Measured:
     """Train `loaded` (with its adapter attached) for a few steps of one micro-batch each.
 
     Raises UserError where it does not fit, as a run would: a micro-batch that had to be split did not fit either.
     """
-    rows = _random_rows(micro_batch * steps, row_tokens, answer_tokens, _SEED)
+    rows = _random_rows(micro_batch * steps, row_tokens, answer_tokens, _SEED, prefix_tokens=prefix_tokens)
     settings = even_steps(
-        rows=len(rows), steps=steps, batch=micro_batch, micro_batch=micro_batch, collation="padded", lr=2e-4,
+        rows=len(rows), steps=steps, batch=micro_batch, micro_batch=micro_batch, collation=collation, lr=2e-4,
         seed=_SEED, optimizer=optimizer,
     )  # fmt: skip
     reports: list[StepReport] = []
@@ -136,6 +144,8 @@ def measure_setting(spec: ModelSpec, setting: Setting, folder: Path, *, yarn: Ya
         row_tokens=setting.row_tokens,
         answer_tokens=setting.supervised // setting.micro_batch,
         optimizer=setting.optimizer,
+        prefix_tokens=setting.prefix_tokens,
+        collation="shared-prefix" if setting.framed else "padded",
     )
 
 
@@ -144,9 +154,10 @@ def as_row(measured: Measured) -> dict[str, float]:
     return {name: round(value, 3) for name, value in dataclasses.asdict(measured).items()}
 
 
-def _random_rows(count: int, row_tokens: int, answer_tokens: int, seed: int) -> list[Encoded]:
+def _random_rows(count: int, row_tokens: int, answer_tokens: int, seed: int, *, prefix_tokens: int) -> list[Encoded]:
     ids = np.random.default_rng(seed).integers(*_ORDINARY_IDS, size=(count, row_tokens)).tolist()
     prompt = row_tokens - answer_tokens
+    ids = [[*ids[0][:prefix_tokens], *row[prefix_tokens:]] for row in ids]
     return [Encoded(f"random-{number}", tuple(row[:prompt]), tuple(row[prompt:])) for number, row in enumerate(ids)]
 
 

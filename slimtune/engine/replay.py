@@ -68,7 +68,7 @@ class Replays:
         say: Callable[[str], None],
     ):
         self.model, self.dtype, self.backward, self.capturing, self.say = model, dtype, backward, capturing, say
-        self.captured = 0
+        self.captured = self.rows = 0
         tell_unsloth()
         self._known: OrderedDict[Frame, _Captured] = OrderedDict()
         self._weights = [weight for weight in model.parameters() if weight.requires_grad]
@@ -100,14 +100,35 @@ class Replays:
         filled = filled.pin_memory()
         if not self.capturing:
             return self._both(frame, filled.to("cuda", non_blocking=True))
+        self.rows += 1
         if (known := self._known.get(frame)) is None:
-            known = self._capture(frame, filled)
+            known = self._capture(frame, filled) if self._pays() else None
             if known is None:
                 return self._both(frame, filled.to("cuda", non_blocking=True))
         self._known.move_to_end(frame)
         known.buffer.copy_(filled, non_blocking=True)
         known.graph.replay()
         return known.loss.clone()
+
+    def _pays(self) -> bool:
+        """A capture takes as long as a step by Python. Where hardly two rows fit one frame, steps are not captured."""
+        if self.captured > _KEPT and 2 * self.captured > self.rows:
+            self._stop_capturing(f"their lengths hardly come again ({self.captured} kinds in {self.rows} rows)")
+        return self.capturing
+
+    def _stop_capturing(self, why: str) -> None:
+        """No memory is given back: after a capture that failed, the allocator may believe that it still goes on."""
+        self.capturing = False
+        self._known.clear()
+        self._pool = None
+        self.say(f"Steps are started one kernel at a time: {why}.")
+
+    def _grow_rope(self, frame: Frame, buffer: torch.Tensor) -> None:
+        """Unsloth makes its tables of positions longer when a row has more tokens than they have, on the CPU: before a
+        capture, not in it."""
+        for module in self.model.modules():
+            if grow := getattr(module, "extend_rope_embedding", None):
+                grow(buffer.to(self.dtype), seq_len=frame.tokens)
 
     def _both(self, frame: Frame, buffer: torch.Tensor) -> torch.Tensor:
         with torch.autocast("cuda", dtype=self.dtype, enabled=self.dtype != torch.float32):
@@ -125,15 +146,15 @@ class Replays:
             while len(self._known) >= _KEPT:
                 self._known.popitem(last=False)
             graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
+            self._grow_rope(frame, buffer)
+            capture = torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local")
+            with torch.cuda.stream(torch.cuda.current_stream()), capture:  # back to it, should the capture fail
                 loss = self._both(frame, buffer)
         except Exception as error:
             if is_out_of_memory(error):
                 raise
-            self.capturing = False
-            self.forget()
             first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            self.say(f"Steps are started one kernel at a time: they cannot be captured as a CUDA graph ({first}).")
+            self._stop_capturing(f"they cannot be captured as a CUDA graph ({first})")
             return None
         self.captured += 1
         self._known[frame] = _Captured(graph, buffer, loss)

@@ -42,20 +42,29 @@ def train(
     for note in notes:
         say(note)
     if checkpoint is not None:
-        settings = replace(settings, optimizer=_saved_optimizer(checkpoint))
+        settings = replace(settings, optimizer=_saved_optimizer(checkpoint, planned := settings.optimizer))
+        if settings.optimizer != planned:
+            notes.append(f"It went on with {settings.optimizer}, whose moments it had; planned was {planned}.")
     FastLanguageModel.for_training(loaded.model)
     trainer = RowTrainer(loaded, rows, settings, folder, steps, on_step, should_stop, say)
     trainer.result.notes += notes
     if checkpoint is not None:
         trainer.result.resumed_at = checkpoint_step(checkpoint)
         say(f"Going on from step {trainer.result.resumed_at} of {steps}.")
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    try:
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    finally:
+        if trainer.row_steps:  # answers need the memory
+            trainer.row_steps.forget()
     if trainer.state.global_step < steps:
         raise Interrupted(f"Stopped after step {trainer.state.global_step} of {steps}; run the same command to go on.")
     return trainer.result
 
 
-def _saved_optimizer(checkpoint: Path) -> str:
-    """Whose moments a checkpoint has: on a card of another size, the plan may be for the other one."""
+def _saved_optimizer(checkpoint: Path, planned: str) -> str:
+    """Whose moments a checkpoint has: on a card of another size, the plan may be for the other one. Where all steps so
+    far were skipped it has none."""
     saved = torch.load(checkpoint / "optimizer.pt", map_location="cpu", mmap=True, weights_only=True)["state"]
+    if not saved:
+        return planned
     return "adamw" if all("exp_avg" in moments for moments in saved.values()) else "adamw_8bit"

@@ -150,7 +150,7 @@ class RowTrainer(SFTTrainer):
 
     def probe(self, *, step: bool) -> None:
         """Forward and backward over the longest rows, and an optimizer step that changes nothing, so that a run that
-        cannot fit says so in its first minute."""
+        cannot fit says so in its first minute. Where prefixes are shared, a batch that shares less may take more."""
         longest = sorted(self.rows, key=len, reverse=True)[: max(2, self.result.micro_batch)]
         state = torch.get_rng_state()
         self._replayed(self.model, longest)

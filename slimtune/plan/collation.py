@@ -11,7 +11,9 @@ SHARED_PREFIX_TYPES = frozenset(
 
 def choose_collation(spec: ModelSpec, *, asked: str, cuda: bool) -> str:
     """ "padded" or "shared-prefix". Raises UserError where the recipe asks for what would train something else."""
-    proven = spec.traits.model_type in SHARED_PREFIX_TYPES and (spec.fast_path or not cuda)
+    proven = spec.traits.model_type in SHARED_PREFIX_TYPES
+    if cuda:  # rows there are Unsloth's own layers', which know no window in them
+        proven &= spec.fast_path and spec.shapes.sliding_window is None
     if asked == "auto":
         return "shared-prefix" if proven else "padded"
     if asked == "shared-prefix" and not proven:

@@ -41,6 +41,7 @@ _LOSS_BYTES_CPU = 9  # logits, their softmax and their gradient, all at once
 # all), the only setting that was measured
 _FRAMED = 1.95
 _BAND = {"low": (0.99, 0.85, 0.0), "high": (1.01, 1.10, 0.15)}  # resident, activations and loss, flat GiB
+_HEAD_LOGITS = 1 << 26
 _PROCESS_RAM_GIB = 0.58  # Python with torch, transformers and Unsloth imported, on a CPU
 
 
@@ -53,7 +54,7 @@ def filled(tokens: int) -> int:
 
 @dataclass(frozen=True)
 class Setting:
-    """The choices that decide memory. `row_tokens`: the longest row, which every row of a micro-batch is padded to.
+    """The choices that decide memory. `row_tokens`: the longest row, which rows of a micro-batch are padded to.
     `answer_tokens`: of the longest answer; None: every token is supervised.
     `prefix_tokens`: of the beginning that all rows share, where it is computed once.
     `unquantised`: how many linear weights a dynamic 4-bit repository leaves in 16-bit; None where that is not known."""
@@ -71,13 +72,14 @@ class Setting:
     unquantised: int | None = None
     prefix_tokens: int = 0
     optimizer: str = "adamw_8bit"  # "adamw_8bit" | "adamw": on a CPU always the latter
+    framed: bool = False  # rows are filled up to lengths that come again (engine/frame.py)
 
     @property
     def tokens(self) -> int:
         """The tokens of a micro-batch that are computed."""
         own = self.micro_batch * (self.row_tokens - self.prefix_tokens)
-        if self.cuda and self.prefix_tokens:
-            return filled(self.prefix_tokens + 1) + filled(own)
+        if self.framed:
+            return filled(self.prefix_tokens and self.prefix_tokens + 1) + filled(own)
         return self.prefix_tokens + own
 
     @property
@@ -194,9 +196,11 @@ def answering_gib(spec: ModelSpec, setting: Setting, tokens: int) -> float:
 
 def _step_gib(spec: ModelSpec, setting: Setting, fitted: Constants) -> dict[str, float]:
     """What a forward and backward pass adds on a GPU."""
-    framed = setting.prefix_tokens and not setting.checkpointing
-    activations = fitted.layers_bytes(spec, setting) / GIB * (_FRAMED if framed else 1)
+    kept = setting.framed and not setting.checkpointing
+    activations = fitted.layers_bytes(spec, setting) / GIB * (_FRAMED if kept else 1)
     loss = setting.supervised * spec.shapes.vocab * fitted.logit_bytes.get(spec.family, 0.0) / GIB
+    if setting.framed:  # engine/head.py: some logits at a time, in fp32 and in 16 bits
+        loss = 6 * min(setting.supervised * spec.shapes.vocab, _HEAD_LOGITS) / GIB if setting.checkpointing else 0.0
     # a recomputed layer is not alive when the loss is, so only what the loss takes beyond it adds to the peak
     loss = max(0.0, loss - activations) if setting.checkpointing else loss
     unpacked = fitted.unpacked_bytes(spec) / GIB if setting.quantisation == "4bit" else 0.0

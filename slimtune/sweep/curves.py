@@ -9,7 +9,6 @@ import numpy as np
 from slimtune.report.board import Curve, CurvePoint
 from slimtune.report.text import clean
 from slimtune.sweep.gather import Grid
-from slimtune.wording import in_common
 
 _LEAST = 3  # points, or it is no curve
 _Z = 1.959964  # of a 95% interval
@@ -33,11 +32,18 @@ def _lines(grid: Grid, cells: Mapping[str, Any], key: str, tasks: Sequence[str])
             rest = {name: value for name, value in cell.axes.items() if name != key}
             lots.setdefault((cell.model, repr(sorted(rest.items()))), []).append(one)
     kept = [lot for lot in lots.values() if len({cells[one].axes[key] for one in lot}) >= _LEAST]
-    names = [clean(in_common(lot).removesuffix(", ")) or lot[0] for lot in kept]
+    names = [clean(_in_all(lot)) for lot in kept]
+    names = [name if names.count(name) == 1 else clean(lot[0]) for name, lot in zip(names, kept, strict=True)]
     return {
         name: tuple(sorted((_point(grid, one, cells[one].axes[key], tasks) for one in lot), key=lambda at: at.x))
         for name, lot in zip(names, kept, strict=True)
     }
+
+
+def _in_all(lot: Sequence[str]) -> str:
+    """The words that all names of a lot have; its first name where there is none."""
+    words = [set(name.split(", ")) for name in lot]
+    return ", ".join(word for word in lot[0].split(", ") if all(word in others for others in words)) or lot[0]
 
 
 def _point(grid: Grid, contestant: str, x: float, tasks: Sequence[str]) -> CurvePoint:
