@@ -22,6 +22,18 @@ from slimtune.models import MODELS, get_model
 from slimtune.models.other import other_family
 from slimtune.models.spec import ModelSpec
 
+KEYS = (
+    "smollm2-135m-instruct",
+    "llama-3.2-1b-instruct",
+    "qwen3-0.6b",
+    "qwen3-30b-a3b",
+    "gemma-3-270m-it",
+    "gemma-3-4b-it",
+    "lfm2-350m",
+    "granite-3.3-2b-instruct",
+    "mistral",
+    "qwen2",
+)
 WORDS = 1024
 SMOLLM2_TOKENS = ("<|im_start|>", "<|im_end|>", "<|endoftext|>")  # what opens a turn, ends it, and pads
 SMALL = {

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from families import original
+from families import KEYS, original
 
 from slimtune.models import FAMILIES, MODELS
 from slimtune.plan import SHARED_PREFIX_TYPES
@@ -17,19 +17,6 @@ from slimtune.plan import SHARED_PREFIX_TYPES
 pytest.importorskip("torch")
 
 pytestmark = pytest.mark.xdist_group("families")  # in one process: they share what takes long to make
-
-KEYS = (
-    "smollm2-135m-instruct",
-    "llama-3.2-1b-instruct",
-    "qwen3-0.6b",
-    "qwen3-30b-a3b",
-    "gemma-3-270m-it",
-    "gemma-3-4b-it",
-    "lfm2-350m",
-    "granite-3.3-2b-instruct",
-    "mistral",
-    "qwen2",
-)
 
 
 @pytest.fixture(scope="module")

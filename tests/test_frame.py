@@ -31,9 +31,9 @@ def places_in(frame: Frame, laid) -> torch.Tensor:
 @pytest.mark.parametrize("groups", ALL.values(), ids=ALL)
 def test_a_framed_row_gives_what_the_mask_gives(groups) -> None:
     laid = layout(groups)
-    frame = Frame.of(laid)
+    frame = Frame.least(laid).roomy()
     view = FrameView.of(frame, frame.fill(laid))
-    assert frame.holds(laid) and frame.tokens >= len(laid.ids)
+    assert frame.holds(Frame.least(laid)) and frame.tokens >= len(laid.ids)
     torch.manual_seed(1)
     bare = [torch.randn(len(laid.ids), heads, 16, requires_grad=True) for heads in (4, 2, 2)]
     at = places_in(frame, laid)
@@ -55,7 +55,7 @@ def test_a_framed_row_gives_what_the_mask_gives(groups) -> None:
 @pytest.mark.parametrize("groups", ALL.values(), ids=ALL)
 def test_a_frame_holds_the_tokens_and_what_is_asked_for(groups) -> None:
     laid = layout(groups)
-    frame = Frame.of(laid)
+    frame = Frame.least(laid).roomy()
     view, at = FrameView.of(frame, frame.fill(laid)), places_in(frame, laid)
     assert view.ids[0][at].tolist() == laid.ids.tolist() and view.positions[0][at].tolist() == laid.positions.tolist()
     asked = answers(laid.labels[None])
@@ -75,9 +75,10 @@ def test_two_frames_serve_a_hundred_rows() -> None:
     rng, frames = np.random.default_rng(1), []
     for _ in range(100):
         laid = shared_prefix(banking_row(rng))
-        fits = [frame for frame in frames if frame.holds(laid)]
+        least = Frame.least(laid)
+        fits = [frame for frame in frames if frame.holds(least)]
         if not fits:
-            frames.append(Frame.of(laid))
+            frames.append(least.roomy())
         best = min(fits, key=lambda frame: frame.tokens, default=frames[-1])
         assert best.tokens < 1.2 * len(laid.ids)
     assert 1 <= len(frames) <= 5
@@ -90,7 +91,7 @@ def test_lengths_are_filled_to_some_that_come_again() -> None:
 
 @pytest.mark.parametrize("step", [1 << 26, 700])
 def test_the_loss_at_the_head_is_cross_entropy_with_its_gradient(step, monkeypatch) -> None:
-    monkeypatch.setattr("slimtune.engine.head._LOGITS", step)
+    monkeypatch.setattr("slimtune.engine.head.LOGITS_AT_A_TIME", step)
     torch.manual_seed(2)
     states, head = torch.randn(20, 16, requires_grad=True), torch.randn(300, 16)
     targets, items = torch.randint(0, 300, (20,)), torch.tensor(31)

@@ -8,15 +8,9 @@ import torch
 from trl import SFTConfig
 
 from slimtune.engine.load import Loaded
-from slimtune.engine.schedule import Settings
+from slimtune.engine.schedule import Settings, optimizer_name
 
 _SCHEDULES = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}
-
-
-def _optimizer(settings: Settings, precision: str) -> str:
-    """Fused where it can be: under fp16 the fused one hides from Accelerate which steps the scaler left out."""
-    fused = settings.optimizer == "adamw" and torch.cuda.is_available() and precision != "fp16"
-    return {"adamw": "adamw_torch", "adamw_8bit": "adamw_8bit"}[settings.optimizer] + ("_fused" if fused else "")
 
 
 def arguments(settings: Settings, steps: int, folder: Path, loaded: Loaded) -> SFTConfig:
@@ -32,7 +26,7 @@ def arguments(settings: Settings, steps: int, folder: Path, loaded: Loaded) -> S
         warmup_steps=math.ceil(settings.warmup * steps),
         weight_decay=settings.weight_decay,
         max_grad_norm=settings.max_grad_norm,
-        optim=_optimizer(settings, precision),
+        optim=optimizer_name(settings.optimizer, precision, cuda=torch.cuda.is_available()),
         bf16=precision == "bf16",
         fp16=precision == "fp16",
         # as the adapter was attached: TRL's own default is to compute every layer twice

@@ -16,7 +16,7 @@ from slimtune.engine.groups import prefix_groups, prefix_length
 from slimtune.engine.render import Encoded
 
 IGNORE = -100
-NOWHERE = -1
+NOWHERE = -1  # the place of a token that there is not
 Batch = dict[str, torch.Tensor]
 
 
@@ -42,8 +42,8 @@ def answers(labels: torch.Tensor) -> Batch:
 
 def check_asked(targets: torch.Tensor, rows: Sequence[Encoded]) -> None:
     """The loss is on the answers of `rows` and on nothing else."""
-    answers = (token for row in rows for token in row.answer)
-    assert sorted(targets.tolist()) == sorted(answers), "the loss is not on the answers"
+    due = (token for row in rows for token in row.answer)
+    assert sorted(targets.tolist()) == sorted(due), "the loss is not on the answers"
 
 
 @dataclass(frozen=True)

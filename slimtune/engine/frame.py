@@ -33,25 +33,31 @@ class Frame:
     longest_group: int
 
     @classmethod
-    def of(cls, layout: Layout) -> "Frame":
-        """A frame with a little room to spare."""
-        needs = _needs(layout)
-        ahead, own = (filled(tokens) for tokens in (needs.ahead, needs.own))
-        spare = own - needs.own
+    def least(cls, layout: Layout) -> "Frame":
+        """No room to spare; but a token of filling after the prefixes, so that what fills the suffixes sees one too."""
         return cls(
-            ahead, own, _power(needs.groups), -(-needs.rows // 8) * 8, filled(needs.answers),
-            _power(needs.longest_prefix, ahead - layout.ahead, _BLOCK), _power(needs.longest_suffix, spare, _BLOCK),
-            _power(needs.longest_group, spare, _BLOCK),
+            layout.ahead + bool(layout.ahead), sum(layout.suffixes), len(layout.prefixes), len(layout.suffixes),
+            int((layout.labels != IGNORE).sum()), max(*layout.prefixes, 1), max(layout.suffixes),
+            max(layout.suffix_tokens),
         )  # fmt: skip
 
-    def holds(self, layout: Layout) -> bool:
-        """Whether a row fits, no filling is longer than the longest may be, and not much more than an eighth of the
-        tokens are filling."""
-        needs = _needs(layout)
-        fits = all(getattr(needs, field.name) <= getattr(self, field.name) for field in fields(self))
-        fits &= bool(needs.ahead) == bool(self.ahead) and self.ahead - layout.ahead <= self.longest_prefix
-        fits &= self.own - needs.own <= min(self.longest_suffix, self.longest_group)
-        return fits and 8 * self.tokens <= 9 * needs.tokens + 16 * _BLOCK
+    def roomy(self) -> "Frame":
+        """One with a little room to spare, in which no filling is longer than the longest may be."""
+        ahead, own = filled(self.ahead), filled(self.own)
+        spare = own - self.own
+        return Frame(
+            ahead, own, _power(self.groups), -(-self.rows // 8) * 8, filled(self.answers),
+            _power(self.longest_prefix, ahead - self.ahead + 1, _BLOCK), _power(self.longest_suffix, spare, _BLOCK),
+            _power(self.longest_group, spare, _BLOCK),
+        )  # fmt: skip
+
+    def holds(self, least: "Frame") -> bool:
+        """Whether a row of that least frame fits, no filling is longer than the longest may be, and not much more than
+        an eighth of the tokens are filling."""
+        fits = all(getattr(least, field.name) <= getattr(self, field.name) for field in fields(self))
+        fits &= bool(least.ahead) == bool(self.ahead) and self.ahead - least.ahead < self.longest_prefix
+        fits &= self.own - least.own <= min(self.longest_suffix, self.longest_group)
+        return fits and 8 * self.tokens <= 9 * least.tokens + 16 * _BLOCK
 
     @property
     def tokens(self) -> int:
@@ -110,17 +116,6 @@ class FrameView:
             shared = Sequences(groups, first, frame.longest_group, frame.longest_prefix, frame.own)
             row = Row(frame.ahead, prefixes, shared, row.own)
         return cls(ids[None], positions[None], row, places, targets, items[0])
-
-
-def _needs(layout: Layout) -> Frame:
-    """The least frame: a token of filling after the prefixes, so that what fills the suffixes sees one too."""
-    ahead, own = layout.ahead + bool(layout.ahead), sum(layout.suffixes)
-    longest = max(layout.suffixes)
-    asked = int((layout.labels != IGNORE).sum())
-    return Frame(
-        ahead, own, len(layout.prefixes), len(layout.suffixes), asked, max(*layout.prefixes, 1), longest,
-        max(layout.suffix_tokens),
-    )  # fmt: skip
 
 
 def _power(*lengths: int) -> int:

@@ -43,8 +43,7 @@ class _Row:
 
 
 def generate(loaded: Loaded, examples: Sequence[Example], max_new_tokens: int) -> Iterator[tuple[int, Completion]]:
-    """Answer every example; yields (index, completion) as answers end, those to the longest
-    prompts about first."""
+    """Answer every example; yields (index, completion) as answers end, about the longest prompts' first."""
     rows = [_Row(index, loaded.renderer.prompt_ids(example)) for index, example in enumerate(examples)]
     if rows and (longest := max(map(len, rows)) + max_new_tokens) > loaded.window:
         raise UserError(

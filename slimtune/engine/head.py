@@ -9,8 +9,7 @@ from typing import Any
 import torch
 
 from slimtune.engine.collate import IGNORE
-
-_LOGITS = 1 << 26  # at a time: 256 MiB in fp32
+from slimtune.plan.memory import LOGITS_AT_A_TIME
 
 
 def loss_at_head(states: torch.Tensor, head: torch.Tensor, targets: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
@@ -26,7 +25,7 @@ class _LossAtHead(torch.autograd.Function):
         wanted, share = targets.where(asked, 0)[:, None], asked / items
         loss = states.new_zeros((), dtype=torch.float32)
         gradient = torch.empty(states.shape, dtype=torch.float32, device=states.device)
-        step = max(1, _LOGITS // len(head))
+        step = max(1, LOGITS_AT_A_TIME // len(head))
         with torch.autocast(states.device.type, enabled=False):
             for some in (slice(start, start + step) for start in range(0, len(states), step)):
                 logits = _product(states[some].to(head.dtype), head.T)

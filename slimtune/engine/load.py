@@ -56,6 +56,11 @@ class Loaded:
         return self.spec.sampling(self.renderer.thinking)
 
     @property
+    def dtype(self) -> torch.dtype:
+        """What it computes in."""
+        return _DTYPES[self.precision]
+
+    @property
     def device(self) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 

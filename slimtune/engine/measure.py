@@ -71,10 +71,12 @@ def measure_steps(
     answer_tokens: int,
     optimizer: str,
     steps: int = STEPS,
+    warm: int = 0,
     prefix_tokens: int = 0,
     collation: str = "padded",
 ) -> Measured:
-    """Train `loaded` (with its adapter attached) for a few steps of one micro-batch each.
+    """Train `loaded` (with its adapter attached) for a few steps of one micro-batch each. `seconds` leave the first
+    `warm` of them out.
 
     Raises UserError where it does not fit, as a run would: a micro-batch that had to be split did not fit either.
     """
@@ -105,7 +107,7 @@ def measure_steps(
         reports[0].loss,
         reports[-1].loss,
         taken[-1].grad_norm,
-        reports[-1].seconds,
+        reports[-1].seconds - (reports[warm - 1].seconds if warm else 0.0),
     )
 
 

@@ -92,19 +92,16 @@ class Replays:
 
     def frame_for(self, layout: Layout) -> Frame:
         """One that was captured, where it holds the row without much waste; else a new one."""
-        fitting = [frame for frame in self._known if frame.holds(layout)]
-        return min(fitting, key=lambda frame: frame.tokens) if fitting else Frame.of(layout)
+        needs = Frame.least(layout)
+        fitting = [frame for frame in self._known if frame.holds(needs)]
+        return min(fitting, key=lambda frame: frame.tokens) if fitting else needs.roomy()
 
     def row(self, frame: Frame, filled: torch.Tensor) -> torch.Tensor:
         """Forward and backward over one row; gradients are added to. The loss, on its device."""
-        filled = filled.pin_memory()
-        if not self.capturing:
+        filled, self.rows = filled.pin_memory(), self.rows + 1
+        known = self._known.get(frame) or (self._capture(frame, filled) if self._pays() else None)
+        if known is None:
             return self._both(frame, filled.to("cuda", non_blocking=True))
-        self.rows += 1
-        if (known := self._known.get(frame)) is None:
-            known = self._capture(frame, filled) if self._pays() else None
-            if known is None:
-                return self._both(frame, filled.to("cuda", non_blocking=True))
         self._known.move_to_end(frame)
         known.buffer.copy_(filled, non_blocking=True)
         known.graph.replay()
@@ -112,7 +109,7 @@ class Replays:
 
     def _pays(self) -> bool:
         """A capture takes as long as a step by Python. Where hardly two rows fit one frame, steps are not captured."""
-        if self.captured > _KEPT and 2 * self.captured > self.rows:
+        if self.capturing and self.captured > _KEPT and 2 * self.captured > self.rows:
             self._stop_capturing(f"their lengths hardly come again ({self.captured} kinds in {self.rows} rows)")
         return self.capturing
 

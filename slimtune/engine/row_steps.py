@@ -1,7 +1,6 @@
 """Optimizer steps over framed rows, and the next step's rows laid out while the device is busy with this one's."""
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 
@@ -10,22 +9,12 @@ from slimtune.engine.frame import Frame
 from slimtune.engine.render import Encoded
 from slimtune.engine.replay import Replays
 
-_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
-
 
 class RowSteps:
-    """Of one model in training; what it is told is as in Replays."""
+    """Of one model in training."""
 
-    def __init__(
-        self,
-        model: Any,
-        *,
-        precision: str,
-        backward: Callable[[torch.Tensor], None],
-        capturing: bool,
-        say: Callable[[str], None],
-    ):
-        self.replays = Replays(model, dtype=_DTYPES[precision], backward=backward, capturing=capturing, say=say)
+    def __init__(self, replays: Replays):
+        self.replays = replays
         self._ahead: dict[tuple[int, ...], tuple[Frame, torch.Tensor]] = {}
 
     def step(self, parts: Sequence[Sequence[Encoded]], *, items: int) -> tuple[torch.Tensor, int]:

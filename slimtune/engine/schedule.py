@@ -55,6 +55,14 @@ class TrainResult:
     notes: list[str] = field(default_factory=list)
 
 
+def optimizer_name(optimizer: str, precision: str, *, cuda: bool) -> str:
+    """What transformers calls it. Fused where it can be: under fp16 the fused one hides from Accelerate which steps the
+    scaler left out."""
+    if optimizer == "adamw_8bit":
+        return optimizer
+    return "adamw_torch_fused" if cuda and precision != "fp16" else "adamw_torch"
+
+
 def count_steps(rows: int, *, epochs: float, batch: int) -> int:
     """Optimizer steps of a run."""
     return math.ceil(round(rows * epochs) / batch)

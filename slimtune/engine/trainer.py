@@ -16,6 +16,7 @@ from slimtune.engine.answers import loss_on_answers
 from slimtune.engine.arguments import arguments
 from slimtune.engine.checkpoint import Misses, write_checkpoint
 from slimtune.engine.collate import Batch, check_asked, padded, shared_prefix
+from slimtune.engine.replay import Replays
 from slimtune.engine.row_steps import RowSteps
 from slimtune.engine.load import Loaded
 from slimtune.engine.memory import is_out_of_memory, release
@@ -259,10 +260,11 @@ def row_steps(trainer: RowTrainer, loaded: Loaded) -> RowSteps | None:
     """Where Unsloth's own layers run on a GPU; elsewhere masks tell who sees whom."""
     if trainer.args.device.type != "cuda" or not loaded.spec.fast_path:
         return None
-    return RowSteps(
-        loaded.model, precision=loaded.precision, backward=trainer.accelerator.backward,
+    replays = Replays(
+        loaded.model, dtype=loaded.dtype, backward=trainer.accelerator.backward,
         capturing=not trainer.args.gradient_checkpointing, say=trainer.say,
     )  # fmt: skip
+    return RowSteps(replays)
 
 
 def freeze_routing(model: Any) -> None:

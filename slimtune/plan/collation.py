@@ -9,6 +9,11 @@ SHARED_PREFIX_TYPES = frozenset(
 """Model types (as a config.json names them) whose gradients are proven equal to the padded batch's in the tests."""
 
 
+def is_framed(collation: str, gpu: object) -> bool:
+    """Whether rows are filled up to lengths that come again (engine/frame.py): shared ones on a GPU are."""
+    return collation == "shared-prefix" and gpu is not None
+
+
 def choose_collation(spec: ModelSpec, *, asked: str, cuda: bool) -> str:
     """ "padded" or "shared-prefix". Raises UserError where the recipe asks for what would train something else."""
     proven = spec.traits.model_type in SHARED_PREFIX_TYPES

@@ -31,6 +31,7 @@ from slimtune.models import ModelSpec
 GIB = 2**30
 NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
 STEP_BUFFERS_GIB = 1 / 32
+LOGITS_AT_A_TIME = 1 << 26  # of framed rows (engine/head.py): 256 MiB in fp32
 DYNAMIC_SHARE_IN_16BIT = (
     0.045  # of the linear weights, where the repository's own list is not at hand: files 10% larger
 )
@@ -41,7 +42,6 @@ _LOSS_BYTES_CPU = 9  # logits, their softmax and their gradient, all at once
 # all), the only setting that was measured
 _FRAMED = 1.95
 _BAND = {"low": (0.99, 0.85, 0.0), "high": (1.01, 1.10, 0.15)}  # resident, activations and loss, flat GiB
-_HEAD_LOGITS = 1 << 26
 _PROCESS_RAM_GIB = 0.58  # Python with torch, transformers and Unsloth imported, on a CPU
 
 
@@ -200,7 +200,7 @@ def _step_gib(spec: ModelSpec, setting: Setting, fitted: Constants) -> dict[str,
     activations = fitted.layers_bytes(spec, setting) / GIB * (_FRAMED if kept else 1)
     loss = setting.supervised * spec.shapes.vocab * fitted.logit_bytes.get(spec.family, 0.0) / GIB
     if setting.framed:  # engine/head.py: some logits at a time, in fp32 and in 16 bits
-        loss = 6 * min(setting.supervised * spec.shapes.vocab, _HEAD_LOGITS) / GIB if setting.checkpointing else 0.0
+        loss = 6 * min(setting.supervised * spec.shapes.vocab, LOGITS_AT_A_TIME) / GIB if setting.checkpointing else 0.0
     # a recomputed layer is not alive when the loss is, so only what the loss takes beyond it adds to the peak
     loss = max(0.0, loss - activations) if setting.checkpointing else loss
     unpacked = fitted.unpacked_bytes(spec) / GIB if setting.quantisation == "4bit" else 0.0

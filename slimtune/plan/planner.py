@@ -18,6 +18,7 @@ import psutil
 from slimtune.errors import UserError
 from slimtune.gpus import DetectedGpu, GpuSpec
 from slimtune.models import ModelSpec
+from slimtune.plan.collation import is_framed
 from slimtune.plan.memory import GIB, Setting, high_gib, parts_gib, peak_gib, with_levers
 from slimtune.plan.quantised import left_in_16bit
 from slimtune.plan.reasons import chosen_words, refusal
@@ -65,7 +66,7 @@ class Plan:
             self.quantisation, self.precision, self.checkpointing, self.micro_batch, self.longest_row_tokens,
             self.lora_r, cuda=self.gpu is not None, answer_tokens=self.longest_answer_tokens, tiled_mlp=self.tiled_mlp,
             offload_embedding=self.offload_embedding, unquantised=self.unquantised, prefix_tokens=self.prefix_tokens,
-            optimizer=self.optimizer, framed=self.gpu is not None and self.collation == "shared-prefix",
+            optimizer=self.optimizer, framed=is_framed(self.collation, self.gpu),
         )  # fmt: skip
 
     def as_json(self) -> dict[str, Any]:
@@ -112,7 +113,7 @@ def make_plan(
         answer_tokens=longest_answer_tokens, unquantised=unquantised,
         prefix_tokens=min(prefix_tokens, longest - 1) if collation == "shared-prefix" else 0,
         optimizer="adamw_8bit" if gpu else "adamw",
-        framed=gpu is not None and collation == "shared-prefix",
+        framed=is_framed(collation, gpu),
     )  # fmt: skip
     chosen = _fastest(spec, smallest, quantisation, sizes, room_gib)
     if chosen is None:

@@ -35,9 +35,7 @@ GRID = [
 
 def main(out: Path, shape: str, weights: str, checkpointing: bool) -> None:
     import unsloth  # noqa: F401, I001  first: it patches what the others import
-    import torch
-
-    from slimtune.engine.measure import load_hollow
+    from slimtune.engine.measure import as_row, load_hollow, measure_steps
     from slimtune.errors import UserError
     from slimtune.gpus import detect_gpu
     from slimtune.models import get_model
@@ -52,55 +50,17 @@ def main(out: Path, shape: str, weights: str, checkpointing: bool) -> None:
             said = {"card": card.name, "model": shape, "weights": weights, "precision": precision}
             said |= {"checkpointing": checkpointing, **vars(rows)}
             try:
-                said |= pace(loaded, rows, Path(folder))
-            except (UserError, torch.OutOfMemoryError) as error:
+                found = measure_steps(
+                    loaded, micro_batch=rows.at_a_time, row_tokens=rows.prefix + rows.own, answer_tokens=rows.answer,
+                    optimizer="adamw", steps=WARM + TIMED, warm=WARM, collation=rows.collation,
+                    prefix_tokens=rows.prefix if rows.collation == "shared-prefix" else 0,
+                )  # fmt: skip
+                said |= as_row(found) | {"seconds_a_step": found.seconds / TIMED}
+            except UserError as error:
                 said["failed"] = str(error).split(".")[0]
             with out.open("a") as file:
                 file.write(json.dumps(said) + "\n")
             print(said, flush=True)
-
-
-def pace(loaded, rows: Rows, folder: Path) -> dict:
-    import torch
-    from unsloth import FastLanguageModel
-
-    from slimtune.engine.measure import Measuring, even_steps
-    from slimtune.engine.memory import release
-
-    steps, reports = WARM + TIMED, []
-    settings = even_steps(
-        rows=rows.at_a_time * steps, steps=steps, batch=rows.at_a_time, micro_batch=rows.at_a_time,
-        collation=rows.collation, lr=2e-4, seed=17, optimizer="adamw",
-    )  # fmt: skip
-    FastLanguageModel.for_training(loaded.model)
-    release()
-    made = random_rows(rows, rows.at_a_time * steps)
-    trainer = Measuring(loaded, made, settings, folder / "out", steps, reports.append, lambda: False, print)
-    trainer.train()
-    if trainer.result.oom_splits:
-        raise torch.OutOfMemoryError("it was split")
-    captured = trainer.row_steps.replays.captured if trainer.row_steps else 0
-    return {
-        "seconds": (reports[-1].seconds - reports[WARM - 1].seconds) / TIMED, "tokens": reports[-1].tokens,
-        "captured": captured, "reserved_gib": round(torch.cuda.max_memory_reserved() / 2**30, 3),
-        "first_loss": round(reports[0].loss, 3), "last_loss": round(reports[-1].loss, 3),
-        "grad_norm": round(reports[-1].grad_norm, 3),
-    }  # fmt: skip
-
-
-def random_rows(rows: Rows, count: int) -> list:
-    """Own parts of somewhat different lengths, as real rows have."""
-    import numpy as np
-
-    from slimtune.engine.render import Encoded
-
-    rng = np.random.default_rng(5)
-    start, made = tuple(rng.integers(1000, 40000, rows.prefix).tolist()), []
-    for number in range(count):
-        own = int(rng.integers(rows.own - rows.own // 4, rows.own + 1))
-        ids = tuple(rng.integers(1000, 40000, own).tolist())
-        made.append(Encoded(str(number), (*start, *ids[: -rows.answer]), ids[-rows.answer :]))
-    return made
 
 
 if __name__ == "__main__":

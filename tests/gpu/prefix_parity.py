@@ -17,6 +17,7 @@ def main(key: str, folder: Path, tokenizer: Path) -> None:
     from slimtune.engine.collate import padded, shared_prefix
     from slimtune.engine.prefix import as_batch
     from slimtune.engine.replay import Replays
+    from slimtune.plan import choose_collation
 
     families.write_model(families.original(key), folder / "model", tokenizer)
     loaded = families.loaded_from(folder / "model")
@@ -50,11 +51,12 @@ def main(key: str, folder: Path, tokenizer: Path) -> None:
 
     truth = {name: gradient([padded([row], pad_id=0) for row in found], torch.float32) for name, found in rows.items()}
     rough = {name: gradient([padded(found, pad_id=0)], torch.bfloat16) for name, found in rows.items()}
-    if loaded.spec.fast_path:
+    framed_here = choose_collation(loaded.spec, asked="auto", cuda=True) == "shared-prefix"
+    if framed_here:
         exact, eager = (replays(dtype, capturing=False) for dtype in (torch.float32, torch.bfloat16))
         graphs = replays(torch.bfloat16, capturing=True)
     for name, found in rows.items():
-        if loaded.spec.fast_path:
+        if framed_here:
             apart = {
                 "shared": framed(found, eager, times=1),
                 "fp32": framed(found, exact, times=1),
@@ -66,8 +68,8 @@ def main(key: str, folder: Path, tokenizer: Path) -> None:
             apart = {"shared": masked(found, torch.bfloat16), "fp32": masked(found, torch.float32)}
         off = {way: (value - truth[name]).norm().item() for way, value in ({"padded": rough[name]} | apart).items()}
         print(json.dumps({"key": key, "case": name, "norm": truth[name].norm().item(), **off}), flush=True)
-    if loaded.spec.fast_path:
-        print(json.dumps({"captured": graphs.captured, "cases": len(rows), "capturing": graphs.capturing}), flush=True)
+    if framed_here:
+        print(json.dumps({"captured": graphs.captured, "capturing": graphs.capturing}), flush=True)
 
 
 if __name__ == "__main__":

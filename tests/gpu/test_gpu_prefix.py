@@ -7,16 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-
-KEYS = (
-    "smollm2-135m-instruct",
-    "llama-3.2-1b-instruct",
-    "qwen3-0.6b",
-    "qwen3-30b-a3b",
-    "gemma-3-270m-it",
-    "lfm2-350m",
-    "granite-3.3-2b-instruct",
-)
+from families import KEYS, PREFIXES
 
 
 @pytest.mark.parametrize("key", KEYS)
@@ -28,13 +19,14 @@ def test_a_shared_prefix_is_no_further_from_fp32_than_padding_is(key: str, smoll
         [sys.executable, script, key, tmp_path, smollm2], capture_output=True, text=True, timeout=500, env=os.environ
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    for line in done.stdout.splitlines():
-        if not line.startswith("{"):
-            continue
-        seen = json.loads(line)
+    lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    for seen in lines[: len(PREFIXES)]:
         print(seen, flush=True)
         assert seen["norm"] > 0
         assert seen["fp32"] < 1e-3 * seen["norm"]
-        assert seen["shared"] < 1.2 * seen["padded"] + 1e-3 * seen["norm"], seen["case"]
+        for way in seen.keys() & {"shared", "replayed"}:
+            assert seen[way] < 1.2 * seen["padded"] + 1e-3 * seen["norm"], (seen["case"], way)
         if "masked" in seen:
             assert seen["masked"] > 10 * seen["shared"], "a dropped mask would not be noticed"
+    for graphs in lines[len(PREFIXES) :]:
+        assert graphs["capturing"] and 1 <= graphs["captured"] <= len(PREFIXES)

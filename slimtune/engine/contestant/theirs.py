@@ -5,7 +5,8 @@ import math
 from pathlib import Path
 from typing import Any
 
-from slimtune.engine.contestant.job import OWN_CHOICE, Job, Pace, Way
+from slimtune.engine.contestant.job import OWN_CHOICE, Job, Pace
+from slimtune.engine.schedule import optimizer_name
 
 _LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
@@ -133,7 +134,7 @@ def _arguments(job: Job, folder: Path) -> Any:
         warmup_steps=0,
         max_grad_norm=1.0,
         weight_decay=0.0,
-        optim=_optimizer(way),
+        optim=optimizer_name(way.optimizer, way.precision, cuda=cuda),
         bf16=way.precision == "bf16",
         fp16=way.precision == "fp16",
         use_cpu=not cuda,
@@ -148,14 +149,6 @@ def _arguments(job: Job, folder: Path) -> Any:
         dataset_num_proc=1,
         **layout,
     )
-
-
-def _optimizer(way: Way) -> str:
-    import torch
-
-    if way.optimizer == "adamw_8bit":
-        return way.optimizer
-    return "adamw_torch_fused" if torch.cuda.is_available() and way.precision != "fp16" else "adamw_torch"
 
 
 def _dtype(precision: str) -> Any:
