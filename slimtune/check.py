@@ -15,7 +15,7 @@ from slimtune.errors import Problem, Problems, UserError
 from slimtune.gpus import DetectedGpu, GpuSpec
 from slimtune.lengths import RowTokens, TokenReport, guess_tokens
 from slimtune.models import ModelSpec, get_model
-from slimtune.plan import Plan, choose_collation, context_problem, make_plan, refuse_needles, yarn_for
+from slimtune.plan import Plan, context_problem, make_plan, refuse_needles, yarn_for
 from slimtune.recipe import Recipe, RecipeSource
 from slimtune.scorers import get_scorer
 from slimtune.scorers.judge import judge_misfit
@@ -126,7 +126,7 @@ def plan_of(
         longest_row_tokens=max(lengths),
         longest_answer_tokens=max(answers),
         row_tokens_mean=sum(lengths) / len(lengths),
-        collation=choose_collation(spec, asked=recipe.train.collation, cuda=gpu is not None),
+        collation=recipe.train.collation,
         prefix_tokens=rows.prefix,
     )
     yarn = yarn_for(spec, recipe.context)

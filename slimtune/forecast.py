@@ -18,7 +18,6 @@ from slimtune.plan import (
     Setting,
     Speed,
     Yarn,
-    choose_collation,
     choose_precision,
     disk_gib,
     estimate_speed,
@@ -250,7 +249,7 @@ def line_of(spec: ModelSpec, card: Card | None, load: Load) -> Line:
         plan = make_plan(
             spec, gpu=card, lora_r=load.rank, context_tokens=load.longest_row_tokens, batch=load.batch, rows=load.rows,
             epochs=load.epochs, row_tokens_mean=load.row_tokens_mean, longest_answer_tokens=load.longest_answer_tokens,
-            collation=choose_collation(spec, asked="auto", cuda=card is not None), prefix_tokens=load.prefix_tokens,
+            prefix_tokens=load.prefix_tokens,
         )  # fmt: skip
     except UserError:
         smallest = _smallest(spec, card, load.rank, load.longest_row_tokens)

@@ -41,7 +41,8 @@ class Run:
     def step(self, name: str, do: Callable[[], Any]) -> Any:
         """The JSON value of the step `name`: from its file, or made by `do` and written."""
         if not self.has(name):
-            write_json(standing(self.folder) / name, do())
+            value = do()  # it may take hours: where it belongs is looked for afterwards
+            write_json(standing(self.folder) / name, value)
         return read_json(self.folder / name)
 
     def log(self, value: Mapping[str, Any]) -> None:

@@ -9,11 +9,18 @@ from rich.table import Table
 from rich.text import Text
 
 from slimtune.report.board import Board, RankTable, Spent
-from slimtune.report.text import percent
+from slimtune.report.board_plots import MEASURES, measures_shown
+from slimtune.report.text import p_value, percent
 from slimtune.wording import counted
 
 _FULLEST = 6  # tasks that fit a terminal with their scores; more are in the files
 _COLUMN = 12  # of a score and its interval
+_SPENT = {  # a measure's column, and how it is written
+    "cost": ("USD a task", ".3g"),
+    "time": ("min a task", ".1f"),
+    "memory": ("peak GiB", ".1f"),
+    "speed": ("rows/s", ".1f"),
+}
 
 
 def show_board(console: Console, board: Board, paths: Mapping[str, Path]) -> None:
@@ -82,7 +89,7 @@ def _show_ranks(console: Console, board: Board, table: RankTable) -> None:
     last = "mean gain" if table.name == "gain" else "mean score"
     _show_cells(console, table.title, ("", "mean rank", "95%", "range", "P(best)", "P(top 3)", last), rows)
     if table.critical_difference:
-        alike = f" Are they all alike? p = {table.friedman_p:.2g} (Friedman)." if table.friedman_p is not None else ""
+        alike = f" Are they all alike? {p_value(table.friedman_p)} (Friedman)." if table.friedman_p is not None else ""
         _say(console, f"Critical difference: {table.critical_difference:.2f} ranks.{alike}", "dim")
     for line in table.footnotes:
         _say(console, line, "dim")
@@ -93,22 +100,17 @@ def _show_spent(console: Console, board: Board) -> None:
     if not board.spent:
         return
 
-    def figure(one: Spent, name: str, text: str | None) -> str:
-        return "-" if text is None else f"{text}{'*' if name in one.fronts else ''}"
+    def figure(one: Spent, name: str, form: str) -> str:
+        value = MEASURES[name][1](one)
+        return "-" if value is None else f"{value:{form}}{'*' if name in one.fronts else ''}"
 
+    forms = {name: _SPENT[name] for name in measures_shown(board.spent)}
     rows = [
-        (
-            board.short(one.contestant),
-            f"{one.score:.3f}",
-            figure(one, "cost", None if one.usd is None else f"{one.usd:.3g}"),
-            figure(one, "time", None if one.hours is None else f"{one.hours * 60:.1f}"),
-            figure(one, "memory", None if one.peak_gib is None else f"{one.peak_gib:.1f}"),
-            figure(one, "speed", None if one.rows_per_s is None else f"{one.rows_per_s:.1f}"),
-        )
+        (board.short(one.contestant), f"{one.score:.3f}", *(figure(one, name, forms[name][1]) for name in forms))
         for one in board.spent
     ]
-    names = ("", "score", "USD a task", "min", "peak GiB", "rows/s")
-    _show_cells(console, "Score against cost, memory and speed", names, rows)
+    columns = ("", "score", *(title for title, _ in forms.values()))
+    _show_cells(console, "Score against cost, memory and speed", columns, rows)
     _say(console, "* No other scores as high for less, or with more rows a second.", "dim")
 
 

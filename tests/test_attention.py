@@ -28,6 +28,13 @@ def layout(groups: list):
     return shared_prefix(rows)
 
 
+def by_mask(query, key, value, laid, scale):
+    """Attention under the row's mask: [T, heads, dim] each."""
+    times, mask = query.shape[1] // key.shape[1], laid.mask().to(query.device)
+    heads = [x.transpose(0, 1)[None] for x in (query, *(x.repeat_interleave(times, dim=1) for x in (key, value)))]
+    return torch.nn.functional.scaled_dot_product_attention(*heads, attn_mask=mask, scale=scale)[0].transpose(0, 1)
+
+
 @pytest.mark.parametrize("groups", GROUPS.values(), ids=GROUPS)
 def test_parts_give_what_the_mask_gives(groups):
     laid = layout(groups)

@@ -8,7 +8,7 @@ import pytest
 from study_store import Made, put_study
 
 from slimtune.report.board_page import write_board
-from slimtune.stats import critical_difference, mean_ranks
+from slimtune.stats import mean_ranks
 from slimtune.sweep.leaderboard import make_board
 from slimtune.sweep.store import read_study
 
@@ -54,9 +54,8 @@ def test_a_point_is_the_mean_over_tasks_and_two_tasks_leave_less_open_than_one(s
     first = both.curves[0].lines[f"Small, lr {LR[0]:g}"][0]
     assert first.score == pytest.approx(np.mean([score.value for score in squares.values()]))
     alone = one.curves[0].lines[f"Small, lr {LR[0]:g}"][0]
-    assert (alone.score, alone.low, alone.high) == tuple(
-        getattr(squares[TASKS[0]], part) for part in ("value", "low", "high")
-    )
+    of_one = squares[TASKS[0]]
+    assert (alone.score, alone.low, alone.high) == pytest.approx((of_one.value, of_one.low, of_one.high))
     assert first.high - first.low < 0.85 * (alone.high - alone.low)
 
 
@@ -98,7 +97,6 @@ def test_the_interval_by_the_published_formula_stands_beside_students(store):
         assert one.published == (None if row.half is None else pytest.approx((row.low, row.high)))
         shown += one.published is not None
     assert shown == len(by_name)
-    assert critical_difference([row.mean for row in by_name.values()], 2).value > 0
     assert "as published" in write_board(board, store / "leaderboard")["markdown"].read_text(encoding="utf-8")
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
-from test_attention import GROUPS, layout  # noqa: E402
+from test_attention import GROUPS, by_mask, layout  # noqa: E402
 
 from slimtune.engine.attention import row_attention  # noqa: E402
 from slimtune.engine.collate import IGNORE, answers, shared_prefix  # noqa: E402
@@ -14,12 +14,6 @@ from slimtune.engine.render import Encoded  # noqa: E402
 from slimtune.plan import filled  # noqa: E402
 
 ALL = GROUPS | {"nothing is shared": [(0, [(1, 3)]), (0, [(5, 2), (9, 9)])]}
-
-
-def by_mask(query, key, value, laid):
-    heads = [x.transpose(0, 1)[None] for x in (query, *(x.repeat_interleave(2, dim=1) for x in (key, value)))]
-    out = torch.nn.functional.scaled_dot_product_attention(*heads, attn_mask=laid.mask(), scale=0.2)
-    return out[0].transpose(0, 1)
 
 
 def places_in(frame: Frame, laid) -> torch.Tensor:
@@ -39,7 +33,7 @@ def test_a_framed_row_gives_what_the_mask_gives(groups) -> None:
     at = places_in(frame, laid)
     whole = [torch.randn(frame.tokens, *x.shape[1:]).index_copy(0, at, x.detach()).requires_grad_() for x in bare]
     weights = torch.linspace(-1, 1, bare[0].numel()).view(bare[0].shape)
-    right = by_mask(*bare, laid)
+    right = by_mask(*bare, laid, 0.2)
     out = row_attention(*whole, view.row, 0.2)
     assert out.isfinite().all()
     torch.testing.assert_close(out[at], right, rtol=1e-5, atol=2e-6)
@@ -71,7 +65,7 @@ def banking_row(rng) -> list:
     return [Encoded(str(n), (*start, n, *range(5, 5 + length)), (7, 8, 9)) for n, length in enumerate(own)]
 
 
-def test_two_frames_serve_a_hundred_rows() -> None:
+def test_a_few_frames_serve_a_hundred_rows() -> None:
     rng, frames = np.random.default_rng(1), []
     for _ in range(100):
         laid = shared_prefix(banking_row(rng))
@@ -81,7 +75,7 @@ def test_two_frames_serve_a_hundred_rows() -> None:
             frames.append(least.roomy())
         best = min(fits, key=lambda frame: frame.tokens, default=frames[-1])
         assert best.tokens < 1.2 * len(laid.ids)
-    assert 1 <= len(frames) <= 5
+    assert len(frames) <= 4
 
 
 def test_lengths_are_filled_to_some_that_come_again() -> None:

@@ -137,6 +137,13 @@ def test_a_folder_that_went_away_is_not_made_anew(tmp_path: Path) -> None:
     assert not list(out.iterdir())
 
 
+def test_a_folder_that_goes_away_while_a_step_works_is_not_made_anew(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    with open_run(out, IDENTITY) as run, pytest.raises(CannotWrite, match="went away"):
+        run.step("plan.json", lambda: str(out.rename(tmp_path / "away")))
+    assert not out.exists()
+
+
 def log_steps(folder: Path, *steps: tuple[int, float]) -> None:
     (folder / "owner.json").touch()
     run = Run(folder)

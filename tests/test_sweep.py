@@ -425,7 +425,7 @@ def test_a_time_of_day_that_jumps_moves_no_limit_no_price_and_no_estimate(tmp_pa
 
 
 def test_a_time_of_day_that_jumps_makes_no_machine_gone(tmp_path, monkeypatch):
-    write_json(tmp_path / "runners" / "far-1.json", {"beats": 1, "ended": False})
+    write_json(tmp_path / "runners" / "far-1.json", {"host": "far", "beats": 1, "ended": False})
     others = lease.Others(tmp_path)
     assert not others.gone("far")
     real, later = (time.time(), time.monotonic()), 2 * lease.LEASE_S

@@ -18,7 +18,7 @@ import psutil
 from slimtune.errors import UserError
 from slimtune.gpus import DetectedGpu, GpuSpec
 from slimtune.models import ModelSpec
-from slimtune.plan.collation import is_framed
+from slimtune.plan.collation import choose_collation, is_framed
 from slimtune.plan.memory import GIB, Setting, high_gib, parts_gib, peak_gib, with_levers
 from slimtune.plan.quantised import left_in_16bit
 from slimtune.plan.reasons import chosen_words, refusal
@@ -87,25 +87,26 @@ def make_plan(
     longest_row_tokens: int | None = None,
     longest_answer_tokens: int | None = None,
     row_tokens_mean: float | None = None,
-    collation: str = "padded",
+    collation: str = "auto",
     prefix_tokens: int = 0,
     ram_gib: float | None = None,
 ) -> Plan:
     """The fastest setting that is predicted to fit, keeping the effective `batch`.
 
     `gpu` None means the CPU; `ram_gib` is what it may fill (default: three quarters of this machine's RAM, or of its
-    container's). Without `longest_answer_tokens` every token counts as supervised. A number for `micro_batch`, or
-    "4bit" or "16bit", pins that choice. Raises UserError where nothing fits, with what would.
+    container's). Without `longest_answer_tokens` every token counts as supervised. A number for `micro_batch`, "4bit"
+    or "16bit", or a `collation` that is not "auto" pins that choice. Raises UserError where nothing fits, with what
+    would.
     """
     if micro_batch is not None and (micro_batch < 1 or batch % micro_batch):
         raise UserError(f"train.micro_batch is {micro_batch}, which does not divide train.batch ({batch}).")
-    unquantised = left_in_16bit(spec)
-    if unquantised is not None and quantisation == "16bit":
-        raise UserError(f"{spec.label} comes in 4-bit. Set train.quantisation to 4bit, or name the 16-bit model.")
-    if unquantised is not None:
+    if (unquantised := left_in_16bit(spec)) is not None:
+        if quantisation == "16bit":
+            raise UserError(f"{spec.label} comes in 4-bit. Set train.quantisation to 4bit, or name the 16-bit model.")
         quantisation = "4bit"
     longest = min(longest_row_tokens or context_tokens, context_tokens)
     room_gib = gpu.usable_gib if gpu else _ram_gib() if ram_gib is None else ram_gib
+    collation = choose_collation(spec, asked=collation, cuda=gpu is not None, prefix_tokens=prefix_tokens)
     sizes = [micro_batch] if micro_batch else powers_of_two_dividing(batch)
     smallest = Setting(
         "4bit" if gpu and quantisation != "16bit" else "16bit", choose_precision(spec, gpu), gpu is not None,
@@ -115,8 +116,7 @@ def make_plan(
         optimizer="adamw_8bit" if gpu else "adamw",
         framed=is_framed(collation, gpu),
     )  # fmt: skip
-    chosen = _fastest(spec, smallest, quantisation, sizes, room_gib)
-    if chosen is None:
+    if (chosen := _fastest(spec, smallest, quantisation, sizes, room_gib)) is None:
         raise refusal(spec, smallest, gpu, room_gib)
     notes = chosen_words(spec, chosen, gpu, quantisation, collation)
     return _plan(

@@ -259,6 +259,10 @@ class Recipe(Section):
         """Tokens that an answer's thought may take."""
         return self.evaluate.thinking_tokens if self.thinking == "on" else 0
 
+    def answer_limit(self, task_tokens: int) -> int:
+        """Tokens that an answer may have where the task's own need so many: as pinned, or those and a thought's."""
+        return self.evaluate.max_new_tokens or task_tokens + self.thinking_room
+
     @property
     def digest(self) -> str:
         """SHA-256 over every key that can change base, training or tuned: not over when checkpoints are written, nor

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from slimtune.report.board import Board, Curve, RankTable, Spent
 from slimtune.report.plots import ACCENT, COLOURS, INK, STYLE, panels, png_of, svg_of, tick
-from slimtune.wording import in_common
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,8 +26,8 @@ def draw_board(board: Board) -> dict[str, tuple[str, bytes]]:
     import matplotlib
 
     with matplotlib.rc_context(STYLE):
-        figures = {f"ranks-{table.name}": _ranks(table) for table in board.tables if table.standings}
-        figures |= {f"apart-{table.name}": _apart(table) for table in board.tables if table.critical_difference}
+        figures = {f"ranks-{table.name}": _ranks(board, table) for table in board.tables if table.standings}
+        figures |= {f"apart-{table.name}": _apart(board, table) for table in board.tables if table.critical_difference}
         figures |= {name: _against(board.spent, name) for name in measures_shown(board.spent)}
         figures |= {f"curve-{curve.key}": _curve(curve) for curve in board.curves}
         return {name: (svg_of(figure, name), png_of(figure)) for name, figure in figures.items()}
@@ -40,9 +39,9 @@ def measures_shown(spent: Sequence[Spent]) -> list[str]:
     return [name for name in there if name != "time" or "cost" not in there]
 
 
-def _ranks(table: RankTable) -> "Figure":
+def _ranks(board: Board, table: RankTable) -> "Figure":
     """A dot a contestant; thick the interval of the mean rank, thin the range of ranks."""
-    axis, figure = _rows(table)
+    axis, figure = _rows(board, table)
     for place, one in _placed(table):
         if one.rank_range:
             axis.plot(one.rank_range, [place, place], color=ACCENT, alpha=0.55, linewidth=1.2)
@@ -53,10 +52,10 @@ def _ranks(table: RankTable) -> "Figure":
     return figure
 
 
-def _apart(table: RankTable) -> "Figure":
+def _apart(board: Board, table: RankTable) -> "Figure":
     """Mean ranks; a bar on the right joins those that differ by less than the critical difference, whose length stands
     at the top (Demsar, JMLR 7, 2006, turned by a right angle)."""
-    axis, figure = _rows(table, above=1)
+    axis, figure = _rows(board, table, above=1)
     places = {one.contestant: place for place, one in _placed(table)}
     for place, one in _placed(table):
         axis.plot([one.mean_rank], [place], "o", color=ACCENT, markersize=6.5)
@@ -71,13 +70,13 @@ def _apart(table: RankTable) -> "Figure":
     return figure
 
 
-def _rows(table: RankTable, *, above: float = 0) -> "tuple[Axes, Figure]":
+def _rows(board: Board, table: RankTable, *, above: float = 0) -> "tuple[Axes, Figure]":
     """An axis of ranks with a line a contestant, its name above it and its mean rank at the right."""
-    count, alike = len(table.standings), in_common([one.contestant for one in table.standings])
+    count = len(table.standings)
     figure, (axis,) = panels(1, height=0.75 + _ROW_IN * (count + above))
     for place, one in _placed(table):
         axis.plot([1, count], [place, place], color=INK, alpha=0.18, linewidth=1)
-        axis.text(1, place + 0.22, tick(one.contestant.removeprefix(alike)))
+        axis.text(1, place + 0.22, tick(board.short(one.contestant)))
         axis.text(count, place + 0.22, f"{one.mean_rank:.2f}", ha="right")
     margin, step = 0.03 * count, max(1, round(count / 6))
     axis.set(xlim=(1 - margin, max(count, 2) + margin), ylim=(-0.5, count - 0.2 + above), yticks=[])

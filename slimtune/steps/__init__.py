@@ -115,7 +115,7 @@ class Steps:
         names, tasks = needle_names(self.recipe.context, who), {}
         if any(damage(self.run.folder / name) for name in names.values()):
             loaded = self.bench.loaded() if who == "base" else self.bench.attached()
-            room = self.recipe.evaluate.max_new_tokens or self.recipe.thinking_room
+            room = self.recipe.answer_limit(0)
             tasks = needle_checks(self.recipe.context, lambda text: len(loaded.renderer.ids(text)), answer_tokens=room)
         for reach, name in names.items():
             task = tasks.get(reach, self.task)  # whole: read, not asked

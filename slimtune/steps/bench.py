@@ -41,7 +41,7 @@ class Bench:
         self.listener, self.shelf = listener, shelf
         self.command = command or shlex.join(["slimtune", *sys.argv[1:]])
         self.as_gpu, self.gpu = as_gpu, as_gpu or detect_gpu()
-        self.limit = self.recipe.evaluate.max_new_tokens or self.task.max_new_tokens + self.recipe.thinking_room
+        self.limit = self.recipe.answer_limit(self.task.max_new_tokens)
         self.yarn = yarn_for(prepared.spec, self.recipe.context)
         self.plan = self._planned()  # refuses what cannot fit, before any download
         self.shots: Sequence[Example] = ()

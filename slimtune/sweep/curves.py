@@ -7,11 +7,10 @@ from typing import Any
 import numpy as np
 
 from slimtune.report.board import Curve, CurvePoint
-from slimtune.report.text import clean
+from slimtune.report.text import clean, number
 from slimtune.sweep.gather import Grid
 
 _LEAST = 3  # points, or it is no curve
-_Z = 1.959964  # of a 95% interval
 
 
 def curves(grid: Grid, contestants: Sequence[str], tasks: Sequence[str]) -> tuple[Curve, ...]:
@@ -20,7 +19,7 @@ def curves(grid: Grid, contestants: Sequence[str], tasks: Sequence[str]) -> tupl
     if not tasks:
         return ()
     axes = {one: grid.entries[one, tasks[0]].cells[0] for one in contestants}
-    keys = dict.fromkeys(key for cell in axes.values() for key, value in cell.axes.items() if _is_number(value))
+    keys = dict.fromkeys(key for cell in axes.values() for key, value in cell.axes.items() if number(value))
     found = [Curve(key, lines) for key in keys if (lines := _lines(grid, axes, key, tasks))]
     return tuple(found)
 
@@ -28,7 +27,7 @@ def curves(grid: Grid, contestants: Sequence[str], tasks: Sequence[str]) -> tupl
 def _lines(grid: Grid, cells: Mapping[str, Any], key: str, tasks: Sequence[str]) -> dict[str, tuple[CurvePoint, ...]]:
     lots: dict[tuple, list[str]] = {}
     for one, cell in cells.items():
-        if _is_number(cell.axes.get(key)):
+        if number(cell.axes.get(key)):
             rest = {name: value for name, value in cell.axes.items() if name != key}
             lots.setdefault((cell.model, repr(sorted(rest.items()))), []).append(one)
     kept = [lot for lot in lots.values() if len({cells[one].axes[key] for one in lot}) >= _LEAST]
@@ -47,14 +46,9 @@ def _in_all(lot: Sequence[str]) -> str:
 
 
 def _point(grid: Grid, contestant: str, x: float, tasks: Sequence[str]) -> CurvePoint:
-    """The mean over tasks, with what the choice of test rows leaves open: half widths add up as errors do."""
-    intervals = [grid.answers(contestant, task, "tuned").measured.score for task in tasks]
-    score = float(np.mean([one.value for one in intervals]))
-    half = math.sqrt(sum(((one.high - one.low) / 2 / _Z) ** 2 for one in intervals)) / len(intervals) * _Z
-    if len(intervals) == 1:
-        return CurvePoint(x, score, intervals[0].low, intervals[0].high)
-    return CurvePoint(x, score, score - half, score + half)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    """The mean over tasks, with what the choice of test rows leaves open on either side: it adds up as errors do."""
+    found = [grid.answers(contestant, task, "tuned").measured.score for task in tasks]
+    score = float(np.mean([one.value for one in found]))
+    below = math.hypot(*(one.value - one.low for one in found)) / len(found)
+    above = math.hypot(*(one.high - one.value for one in found)) / len(found)
+    return CurvePoint(x, score, score - below, score + above)

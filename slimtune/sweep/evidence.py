@@ -14,7 +14,7 @@ from slimtune.published import EDITIONS, PublishedRank, published_ranks
 from slimtune.report.board import Measured
 from slimtune.report.text import clean
 from slimtune.stats import complete_block, score_interval
-from slimtune.sweep.gather import SEED, Answers, Grid, paired
+from slimtune.sweep.gather import SEED, Answers, Grid, Scored, paired
 from slimtune.tasks import get_task, list_tasks
 from slimtune.tasks.kinds import KINDS
 from slimtune.wording import counted, listed
@@ -24,7 +24,7 @@ from slimtune.wording import counted, listed
 class Evidence:
     """Own answers on `tasks`, pooled: each row of them counts the same. `near` says how near they are to what is asked:
     "asked" is that itself, "kind" other tasks of its kind, "other" the rest. `pooled` are the contestants that have all
-    of them; `untuned` what each is set against, of those that have it."""
+    of them; `untuned` what each is set against, of those that have it; `models` their models' keys."""
 
     near: str
     tasks: tuple[str, ...]
@@ -38,7 +38,7 @@ class Untuned:
     """What a model does without training, zero-shot or with examples in its prompt, whichever scored better. `words`:
     "its own base", "its own base with 4 examples"."""
 
-    answers: Answers
+    answers: Scored
     words: str
 
 
@@ -113,9 +113,9 @@ def teacher_usd(grid: Grid) -> float | None:
 def _evidence(near: str, grid: Grid, among: Sequence[str], tasks: Sequence[str]) -> Evidence:
     block = complete_block(grid.scores("tuned", among, tasks), among, tasks)
     names, kept = [among[at] for at in block.contestants], tuple(tasks[at] for at in block.tasks)
-    models = {name: grid.entries[name, kept[0]].cells[0].model for name in names}
+    models = {name: find_model(grid.entries[name, kept[0]].cells[0].model).key for name in names}
     tuned = {name: pool(grid, name, kept, "tuned") for name in names}
-    prompted = {(name, side): pool(grid, name, kept, side) for side in ("base", "few_shot") for name in names}
+    prompted = {(name, side): _merged(grid, name, kept, side) for side in ("base", "few_shot") for name in names}
     there = {key: Untuned(answers, _words(grid, key[0], kept, key[1])) for key, answers in prompted.items() if answers}
     found = {
         name: _best(tuned[name], [there[key] for key in there if models[key[0]] == models[name]]) for name in names
@@ -140,6 +140,17 @@ def _words(grid: Grid, contestant: str, tasks: Sequence[str], side: str) -> str:
 
 def pool(grid: Grid, contestant: str, tasks: Sequence[str], side: str) -> Answers | None:
     """One side of a contestant on several tasks as if they were one; None where it lacks one of them."""
+    if (found := _merged(grid, contestant, tasks, side)) is None or isinstance(found, Answers):
+        return found
+    rng = np.random.default_rng(SEED)
+    interval = score_interval(list(found.rows.values()), [found.groups[key] for key in found.rows], rng=rng)
+    unscored = sum(grid.answers(contestant, task, side).measured.unscored for task in tasks)
+    measured = Measured(interval, len(found.seeds), None, unscored)
+    return Answers(found.rows, found.groups, found.seeds, measured, contestant)
+
+
+def _merged(grid: Grid, contestant: str, tasks: Sequence[str], side: str) -> Scored | None:
+    """The rows alone: an interval takes thousands of draws."""
     parts = {task: grid.answers(contestant, task, side) for task in tasks}
     if not all(parts.values()):
         return None
@@ -147,10 +158,7 @@ def pool(grid: Grid, contestant: str, tasks: Sequence[str], side: str) -> Answer
         return parts[tasks[0]]
     rows = {f"{task}/{key}": value for task, part in parts.items() for key, value in part.rows.items()}
     groups = {f"{task}/{key}": f"{task}/{group}" for task, part in parts.items() for key, group in part.groups.items()}
-    seeds = min((part.seeds for part in parts.values()), key=len)
-    interval = score_interval(list(rows.values()), [groups[key] for key in rows], rng=np.random.default_rng(SEED))
-    unscored = sum(part.measured.unscored for part in parts.values())
-    return Answers(rows, groups, seeds, Measured(interval, len(seeds), None, unscored), contestant)
+    return Scored(rows, groups, min((part.seeds for part in parts.values()), key=len))
 
 
 def passed_over(grid: Grid, own: Evidence | None, lines: Mapping[str, Line]) -> tuple[PassedOver, ...]:

@@ -14,19 +14,25 @@ SEED = 20261129  # of all resampling of a study: the same store gives the same f
 
 
 @dataclass(frozen=True)
-class Answers:
-    """One side of one contestant on one task. `rows`: id -> the mean of its scores over the seeds that judged it.
-    `seeds`: the score of each seed. `label`: what answered, in its own words."""
+class Scored:
+    """Rows that were answered: id -> the mean of its scores over the seeds that judged it. `seeds`: the score of
+    each."""
 
     rows: Mapping[str, float]
     groups: Mapping[str, str]
     seeds: tuple[float, ...]
-    measured: Measured
-    label: str
 
     @property
     def value(self) -> float:
         return float(np.mean(list(self.rows.values())))
+
+
+@dataclass(frozen=True)
+class Answers(Scored):
+    """One side of one contestant on one task. `label`: what answered, in its own words."""
+
+    measured: Measured
+    label: str
 
 
 @dataclass(frozen=True)
@@ -85,7 +91,7 @@ def gather(study: Study) -> Grid:
     return Grid(contestants, tasks, entries, frozenset(served))
 
 
-def paired(a: Answers, b: Answers) -> tuple[list[float], list[float], list[str]]:
+def paired(a: Scored, b: Scored) -> tuple[list[float], list[float], list[str]]:
     """The rows that both have a score for, in the order of their ids: a's scores, b's, and their groups."""
     both = sorted(a.rows.keys() & b.rows.keys())
     return [a.rows[key] for key in both], [b.rows[key] for key in both], [a.groups[key] for key in both]

@@ -29,7 +29,7 @@ class Lease:
     def __init__(self, store: Path, *, usd_per_hour: float | None):
         self.host, self.card, self.price = socket.gethostname(), first_visible(), usd_per_hour
         self.path = store / "runners" / f"{self.host}-{os.getpid()}.json"
-        self._others = Others(store)
+        self.others = Others(store)
         self._began = self._written = time.monotonic()
         before = read_json(self.path) if self.path.is_file() else {}  # another process had this number once
         self._earlier_s, self._beats, self._usd = (before.get(name) or 0 for name in ("seconds", "beats", "usd"))
@@ -56,7 +56,7 @@ class Lease:
         return self._usd + (time.monotonic() - self._written) / 3600 * self.price / self._sharing
 
     def _write(self, *, ended: bool) -> None:
-        self._sharing = self._others.sharing(self)
+        self._sharing = self.others.sharing(self)
         usd, seconds = self.usd, self._earlier_s + self.seconds
         self._written, self._beats, self._usd = time.monotonic(), self._beats + 1, usd or 0.0
         facts = {"host": self.host, "card": self.card, "pid": os.getpid(), "beats": self._beats, "seconds": seconds}
@@ -72,26 +72,25 @@ class Others:
 
     def gone(self, host: str) -> bool:
         """Whether no process of that machine works here any more, as far as we have watched."""
-        return all(self._ended(path, read_json(path)) for path in self._of(host))
+        return all(self._ended(path, found) for path, found in self._of(host))
 
     def sharing(self, own: Lease) -> int:
         """How many processes, `own` among them, work here on its card now."""
-        return 1 + sum(self._shares(path, own) for path in self._of(own.host) if path != own.path)
+        beside = [(path, found) for path, found in self._of(own.host) if path != own.path]
+        return 1 + sum(found.get("card") == own.card and not self._ended(path, found) for path, found in beside)
 
-    def _shares(self, path: Path, own: Lease) -> bool:
-        found = read_json(path)
-        ended = self._ended(path, found) or not psutil.pid_exists(found["pid"])
-        return not ended and (found["host"], found.get("card")) == (own.host, own.card)
-
-    def _of(self, host: str) -> Iterator[Path]:
-        return (self.store / "runners").glob(f"{host}-*.json")
+    def _of(self, host: str) -> Iterator[tuple[Path, Any]]:
+        """The files of a machine's processes; not of one whose name begins with its name."""
+        files = ((path, read_json(path)) for path in (self.store / "runners").glob(f"{host}-*.json"))
+        return ((path, found) for path, found in files if found["host"] == host)
 
     def _ended(self, path: Path, found: Mapping[str, Any]) -> bool:
         now = time.monotonic()
         beats, since = self._seen.get(path, (None, now))
         if found["beats"] != beats:
             self._seen[path] = (found["beats"], since := now)
-        return found["ended"] or now - since > LEASE_S
+        here = found["host"] == socket.gethostname()
+        return found["ended"] or now - since > LEASE_S or (here and not psutil.pid_exists(found["pid"]))
 
 
 def spent_usd(store: Path, *, own: Lease | None = None) -> float | None:

@@ -13,7 +13,7 @@ from slimtune.errors import CannotWrite, Diverged, Interrupted, ServiceAway, Sli
 from slimtune.files import writing
 from slimtune.runs import holder
 from slimtune.sweep.asked import Asked
-from slimtune.sweep.lease import WATCH_S, Lease, Others, spent_usd
+from slimtune.sweep.lease import WATCH_S, Lease, spent_usd
 from slimtune.sweep.process import Reply, Worker
 from slimtune.sweep.store import (
     FAILED,
@@ -132,7 +132,7 @@ class _Local:
     ):
         self.store, self.command, self.limits, self.should_stop = store, command, limits, should_stop
         self.on_tick = on_tick
-        self.lease, self.others = Lease(store, usd_per_hour=limits.usd_per_hour), Others(store)
+        self.lease = Lease(store, usd_per_hour=limits.usd_per_hour)
         self.log = self.lease.path.with_suffix(".log")
         self.worker: Worker | None = None
         self.ended = Ended()
@@ -237,7 +237,7 @@ class _Local:
         if own:
             return own[-1]
         for name in names:
-            if not self.others.gone(name.rpartition("-")[0]):
+            if not self.lease.others.gone(name.rpartition("-")[0]):
                 return None
         new = f"{host}-1"
         if names:

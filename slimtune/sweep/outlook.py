@@ -1,7 +1,7 @@
 """What a study would take, card by card, before anything is downloaded: hours, dollars, and what does not fit."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from slimtune.errors import UserError
 from slimtune.forecast import Forecast, forecast_recipe
@@ -37,8 +37,7 @@ class Outlook:
     @property
     def hours(self) -> Ends:
         """Of training and scoring."""
-        low, high = (sum(ends) for ends in zip(self.training_hours, self.scoring_hours, strict=True))
-        return low, high
+        return _ends((self.training_hours, self.scoring_hours))
 
 
 def outlooks(cells: Sequence[Asked], cards: Iterable[GpuSpec], *, usd_per_hour: float | None = None) -> list[Outlook]:
@@ -57,7 +56,7 @@ def fitting_cards(cells: Sequence[Asked], cards: Iterable[GpuSpec]) -> list[GpuS
 
 def _once(cells: Sequence[Asked]) -> list[Asked]:
     """One of each contestant and task: seeds take the same."""
-    return list({(cell.contestant, cell.task): cell for cell in reversed(cells)}.values())[::-1]
+    return list({(cell.contestant, cell.task): cell for cell in cells}.values())
 
 
 def _outlook(
@@ -73,8 +72,9 @@ def _outlook(
         asked |= _scoring(cell, sides[cell.contestant, cell.task], planned[cell.contestant, cell.task])
     scoring = _ends(asked.values())
     price = card.hourly_usd if usd_per_hour is None else usd_per_hour
-    found = Outlook(card, len(fitting), training, scoring, None, misfits)
-    return found if price is None else replace(found, usd=(found.hours[0] * price, found.hours[1] * price))
+    low, high = _ends((training, scoring))
+    usd = None if price is None else (low * price, high * price)
+    return Outlook(card, len(fitting), training, scoring, usd, misfits)
 
 
 def _scoring(cell: Asked, sides: dict[str, Side], forecast: Forecast) -> dict[tuple[object, ...], Ends]:

@@ -223,7 +223,7 @@ def _own_candidates(own: Evidence, lines: dict[str, Line], noise: SeedNoise | No
     """By score, the best first."""
     rng, found = np.random.default_rng(SEED), []
     for name in sorted(own.pooled, key=lambda name: (-own.pooled[name].value, name)):
-        line, answers = lines[find_model(own.models[name]).key], own.pooled[name]
+        line, answers = lines[own.models[name]], own.pooled[name]
         untuned, score = own.untuned.get(name), answers.measured.score
         gain = compared(Pair(untuned.answers, answers), noise, rng).difference if untuned else None
         words, seeds = untuned.words if untuned else "", len(answers.seeds)
@@ -270,7 +270,7 @@ def _measured_speed(grid: Grid | None, own: Evidence | None, one: Candidate, car
     contestants of its model, which is the same to serve however it was trained."""
     if grid is None or own is None or one.score is None:
         return None
-    alike = [name for name, model in own.models.items() if find_model(model).key == one.spec.key]
+    alike = [name for name, model in own.models.items() if model == one.spec.key]
     cells = [[cell.result for task in own.tasks for cell in grid.entries[name, task].done] for name in alike]
     here = [
         results

@@ -36,7 +36,7 @@ def sides_of(prepared: Ready) -> dict[str, Side]:
     recipe, task = prepared.recipe, prepared.task
     counted = guess_tokens(task.test)
     right, longest = _mean(counted.answers), max(counted.answers)
-    limit = recipe.evaluate.max_new_tokens or task.max_new_tokens + recipe.thinking_room
+    limit = recipe.answer_limit(task.max_new_tokens)
     prompt, rambles = _mean(counted.lengths) - right, (limit, min(right, limit))
     found = {
         "base": Side(len(task.test), prompt, rambles),

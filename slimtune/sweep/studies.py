@@ -5,12 +5,10 @@ from pathlib import Path
 import numpy as np
 
 from slimtune.errors import UserError, unknown_name
-from slimtune.files import read_json
 from slimtune.report.board import Board
-from slimtune.sweep.created import read_created
 from slimtune.sweep.gather import SEED
 from slimtune.sweep.leaderboard import make_board
-from slimtune.sweep.store import MATRIX, RESULT, SWEEPS, Study, read_study
+from slimtune.sweep.store import MATRIX, SWEEPS, Study, read_result, read_study
 from slimtune.wording import counted
 
 
@@ -56,12 +54,12 @@ def attempt_of(study: Study, fingerprint: str) -> Path:
 def refuse_study(folder: Path) -> None:
     """Raises UserError where a folder that should be a run's is a study's or a cell's, and says which to give."""
     if (folder / MATRIX).is_file():
-        what, results = "study", [path for path in sorted(folder.glob(f"cells/*/{RESULT}")) if read_created(path)]
+        what, cells = "study", sorted(folder.glob("cells/*"))
     elif (folder / "cell.json").is_file():
-        what, results = "cell of a study", [path for path in (folder / RESULT,) if read_created(path)]
+        what, cells = "cell of a study", [folder]
     else:
         return
-    runs = [path.parent / read_json(path)["attempt"] for path in results]
+    runs = [cell / found["attempt"] for cell in cells if (found := read_result(cell))]
     trained = [run for run in runs if (run / "recipe.json").is_file()]
     if not trained:
         raise UserError(f"{folder} is a {what}, and no trained run is done in it.")

@@ -51,7 +51,7 @@ def main(key: str, folder: Path, tokenizer: Path) -> None:
 
     truth = {name: gradient([padded([row], pad_id=0) for row in found], torch.float32) for name, found in rows.items()}
     rough = {name: gradient([padded(found, pad_id=0)], torch.bfloat16) for name, found in rows.items()}
-    framed_here = choose_collation(loaded.spec, asked="auto", cuda=True) == "shared-prefix"
+    framed_here = choose_collation(loaded.spec, asked="auto", cuda=True, prefix_tokens=99) == "shared-prefix"
     if framed_here:
         exact, eager = (replays(dtype, capturing=False) for dtype in (torch.float32, torch.bfloat16))
         graphs = replays(torch.bfloat16, capturing=True)
