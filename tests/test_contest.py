@@ -12,8 +12,8 @@ import pytest
 from samples import make_task
 
 from slimtune.check import plan_of, ready
-from slimtune.contest import Contest, Entry, Outcome, as_markdown, entries_for
-from slimtune.contest.ways import CHOICE, COLLATION, OURS
+from slimtune.contest import Contest, Course, Entry, Outcome, as_markdown, entries_for
+from slimtune.contest.ways import CHOICE, COLLATION, OURS, finalists
 from slimtune.engine.contestant.job import OWN_CHOICE, PLAIN, SLIMTUNE, UNSLOTH, Pace, Way
 from slimtune.errors import UserError
 from slimtune.gpus import get_gpu
@@ -122,6 +122,40 @@ def test_ratios_are_of_one_table_and_the_best_of_the_others_is_named():
     assert [one["refusal"] for one in kept["outcomes"]] == ["", "", "", "", "out of memory"]
 
 
+def test_the_fastest_of_a_trial_and_who_is_close_go_the_whole_course_table_by_table():
+    def entry(collation: str, *tables: str) -> Entry:
+        return Entry(replace(WAY, library=UNSLOTH, collation=collation), tables)
+
+    fast, close, slow, other, broken = (
+        entry("packed", COLLATION, CHOICE), entry("padded", COLLATION), entry("padding-free", COLLATION),
+        entry("a", CHOICE), entry("b", CHOICE),
+    )  # fmt: skip
+    chosen = finalists({fast: 100.0, close: 90.0, slow: 80.0, other: 84.0, broken: 0.0})
+    assert chosen == (fast, close)
+    assert finalists({broken: 0.0}) == ()
+    assert finalists({slow: 80.0, other: 84.0}) == (slow, other)
+
+
+def test_training_steps_are_passes_and_optimizer_steps_are_whole():
+    course = Course(50, 100)
+    assert course.optimizer_steps(replace(WAY, micro_batch=16), 16) == (50, 100)
+    assert course.optimizer_steps(replace(WAY, micro_batch=8), 64) == (7, 13)
+
+
+def test_who_was_only_tried_stands_in_the_table_and_is_compared_with_nobody():
+    ours = Outcome(Entry(WAY, (COLLATION, CHOICE), OURS), PACE)
+    packed = Outcome(
+        Entry(replace(WAY, library=UNSLOTH, collation="packed"), (COLLATION,)), replace(PACE, seconds=20.0)
+    )
+    tried = Outcome(
+        Entry(replace(WAY, library=UNSLOTH, collation="padded"), (COLLATION,)), replace(PACE, seconds=15.0), tried=True
+    )
+    held = contest(ours, packed, tried)
+    assert len(held.verdicts) == 1 and "2.0 times" in held.verdicts[0] and "packed" in held.verdicts[0]
+    assert [line.how.endswith(", tried") for line in held.lines(COLLATION)] == [False, False, True]
+    assert held.as_json()["outcomes"][2]["tried"] is True
+
+
 @pytest.mark.slow
 def test_a_contest_that_is_killed_goes_on_and_both_of_our_layouts_see_the_same_losses(tiny_model: Path, tmp_path: Path):
     (tmp_path / "tiny.yaml").write_text(
@@ -130,7 +164,8 @@ def test_a_contest_that_is_killed_goes_on_and_both_of_our_layouts_see_the_same_l
     )
     out = tmp_path / "speed"
     command = [sys.executable, "-m", "slimtune.cli", "bench", "speed", str(tmp_path / "tiny.yaml"), "--out", str(out),
-               "--warm", "3", "--steps", "12", "--way", "slimtune", "--way", OWN_CHOICE]  # fmt: skip
+               "--warm", "3", "--steps", "12", "--way", "slimtune-shared", "--way", "padded-",
+               "--way", OWN_CHOICE]  # fmt: skip
     victim = subprocess.Popen(command, start_new_session=True)
     deadline = time.monotonic() + 300
     while not list(out.glob("*/told.json")):
@@ -143,11 +178,19 @@ def test_a_contest_that_is_killed_goes_on_and_both_of_our_layouts_see_the_same_l
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     assert first.stat().st_mtime_ns == made, "who was done trained again"
     held = json.loads((out / "speed.json").read_text())
-    paces = {(one["way"]["library"], one["way"]["collation"]): one["pace"] for one in held["outcomes"]}
-    assert paces.keys() == {(SLIMTUNE, "shared-prefix"), (SLIMTUNE, "padded"), (UNSLOTH, OWN_CHOICE)}
-    shared, padded, theirs = paces.values()
-    assert shared["examples"] == padded["examples"] == 12 * 8 and theirs["examples"] == pytest.approx(12 * 8, rel=0.1)
-    for name in ("first_loss", "last_loss", "least_grad_norm"):
-        assert shared[name] == pytest.approx(padded[name], rel=1e-4)
-    assert all(one["refusal"] == "" for one in held["outcomes"])
+    paces = {(one["way"]["library"], one["way"]["collation"], one["tried"]): one["pace"] for one in held["outcomes"]}
+    assert not any(
+        tried
+        for library, layout, tried in paces
+        if (library, layout) in ((SLIMTUNE, "shared-prefix"), (UNSLOTH, OWN_CHOICE))
+    )
+    shared, theirs = paces[SLIMTUNE, "shared-prefix", False], paces[UNSLOTH, OWN_CHOICE, False]
+    assert shared["examples"] == 12 * 8 and theirs["examples"] == pytest.approx(12 * 8, rel=0.1)
+    if padded := paces.get((SLIMTUNE, "padded", False)):
+        for name in ("first_loss", "last_loss", "least_grad_norm"):
+            assert shared[name] == pytest.approx(padded[name], rel=1e-4)
+    folders = {path.parent.name for path in out.glob("*/told.json")}
+    trials = {name.removesuffix("-tried") for name in folders if name.endswith("-tried")}
+    assert len(trials) == 3, "slimtune's padded rows, Unsloth's by eight and by two"
+    assert trials & folders, "nobody went on"
     assert "times as fast as Unsloth's defaults" in done.stdout and (out / "speed.md").read_text().startswith("# ")

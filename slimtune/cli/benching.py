@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from slimtune.cli.options import DataOption, RecipeArgument, SetOption
+from slimtune.cli.options import CardOption, DataOption, RecipeArgument, SetOption
 
 bench = typer.Typer(no_args_is_help=True)
 
@@ -28,18 +28,21 @@ def speed(
     way: Annotated[
         list[str], typer.Option("--way", metavar="WORD", help="Only contestants with this in their names.")
     ] = [],  # noqa: B006  typer copies it
-    warm: Annotated[int, typer.Option("--warm", min=1, help="Steps before the clock runs.")] = 50,
-    steps: Annotated[int, typer.Option("--steps", min=2, help="Steps that are timed.")] = 100,
+    as_gpu: CardOption = None,
+    warm: Annotated[int, typer.Option("--warm", min=1, help="Training steps before the clock runs.")] = 50,
+    steps: Annotated[int, typer.Option("--steps", min=2, help="Training steps that are timed.")] = 100,
     out: Annotated[
         Path | None, typer.Option("--out", metavar="DIR", help="Where it is kept. Default: speed/RECIPE.")
     ] = None,
 ) -> None:
     """Train the recipe's rows with slimtune, with Unsloth and with plain TRL, in turn: examples a second, twice told.
 
-    No speed is told where the loss did not fall or a gradient was zero. Interrupted? The same command goes on."""
+    A training step is a forward and backward pass over what is computed at a time. No speed is told where the loss did
+    not fall or a gradient was zero. Interrupted? The same command goes on."""
     from slimtune import contest, jobs, screen, screen_contest
     from slimtune.check import ready
     from slimtune.files import write_json, write_text
+    from slimtune.gpus import get_gpu
     from slimtune.recipe import find_recipe, read_recipe
 
     path = find_recipe(recipe)
@@ -50,8 +53,8 @@ def speed(
             folder,
             only=way,
             shape=shape,
-            warm=warm,
-            steps=steps,
+            as_gpu=get_gpu(as_gpu) if as_gpu else None,
+            course=contest.Course(warm, steps),
             listener=listener,
             should_stop=jobs.stop_flag(),
         )

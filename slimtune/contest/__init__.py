@@ -5,8 +5,8 @@ hold     every contestant in a process of its own; what is done stays done
 table    two tables that are never mixed, and who is refused a speed
 """
 
-from slimtune.contest.hold import hold
+from slimtune.contest.hold import Course, hold
 from slimtune.contest.table import Contest, Outcome, as_markdown
 from slimtune.contest.ways import Entry, entries_for
 
-__all__ = ["Contest", "Entry", "Outcome", "as_markdown", "entries_for", "hold"]
+__all__ = ["Contest", "Course", "Entry", "Outcome", "as_markdown", "entries_for", "hold"]

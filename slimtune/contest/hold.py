@@ -1,24 +1,25 @@
 """Every contestant in a process of its own, one after the other, over the same rows; what is done stays done."""
 
+import math
 import os
 import platform
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 from slimtune.check import Ready, plan_of
 from slimtune.contest.table import Contest, Outcome
-from slimtune.contest.ways import Entry, entries_for
+from slimtune.contest.ways import Entry, entries_for, finalists
 from slimtune.doctor import installed_versions
-from slimtune.engine.contestant.job import Job, Pace
+from slimtune.engine.contestant.job import Job, Pace, Way
 from slimtune.errors import Interrupted, UserError
 from slimtune.files import digest_file, read_json, write_json, writing
-from slimtune.gpus import DetectedGpu, detect_gpu
+from slimtune.gpus import DetectedGpu, GpuSpec, detect_gpu
 from slimtune.lengths import count_rows, local_renderer
 from slimtune.models import ModelSpec, get_model
 from slimtune.status import Listener
@@ -31,19 +32,37 @@ _TRAINERS = {"torch", "unsloth", "unsloth_zoo", "transformers", "trl", "peft", "
 _SAMPLE = 20  # batches whose tokens are counted both ways
 
 
+@dataclass(frozen=True)
+class Course:
+    """How long everyone trains: training steps, each a forward and backward pass over a micro-batch, that are not timed
+    and that are. The optimizer's steps are whole: it may be a few more."""
+
+    warm: int
+    timed: int
+
+    def optimizer_steps(self, way: Way, batch: int) -> tuple[int, int]:
+        passes = math.ceil(batch / way.micro_batch)
+        return math.ceil(self.warm / passes), math.ceil(self.timed / passes)
+
+
+_TRIAL = Course(12, 12)
+
+
 def hold(
     prepared: Ready,
     out: Path,
     *,
     shape: str | None,
+    as_gpu: GpuSpec | None,
     only: Sequence[str],
-    warm: int,
-    steps: int,
+    course: Course,
     listener: Listener,
     should_stop: Callable[[], bool],
 ) -> Contest:
     """Let everyone train in turn, in folders of their own under `out`: the recipe's model, or random weights in the
-    shape of the model `shape`. Whoever did so before for the very same job is not asked again.
+    shape of the model `shape`; on this card, or on no more of it than a smaller one has. Layouts and settings of others
+    are tried for a few steps; the fastest go the whole course. Whoever did so before for the very same job is not asked
+    again.
 
     Raises UserError where the model is not on this machine, its tokens are not the shape's, or nothing fits; Problems
     for rows that its template cannot hold; CannotWrite; and Interrupted where it should stop.
@@ -51,21 +70,48 @@ def hold(
     recipe, card = prepared.recipe, detect_gpu()
     spec = prepared.spec if shape is None else get_model(shape)
     rows = _encoded(prepared, spec, listener)
-    plan = plan_of(replace(prepared, spec=spec), gpu=card, counted=count_rows(rows))
-    entries, outcomes, file = entries_for(plan, only=only), [], out / "rows.json"
+    plan = plan_of(replace(prepared, spec=spec), gpu=as_gpu or card, counted=count_rows(rows))
+    entries, file = entries_for(plan, only=only), out / "rows.json"
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
         write_json(file, [[row.prompt, row.answer] for row in rows])
-    for number, entry in enumerate(entries, 1):
-        listener.say(f"{number} of {len(entries)}: {entry.way.who}: {entry.way.how}")
-        job = Job(
-            entry.way, recipe.model, shape, str(file.resolve()), digest_file(file), _where(card),
-            recipe.context.length, recipe.lora.r, recipe.train.batch, recipe.train.lr, recipe.seed, warm, steps,
-        )  # fmt: skip
-        outcomes.append(_outcome(entry, job, out / entry.way.slug, should_stop))
-        listener.say(f"    {outcomes[-1].words}")
+    job = Job(
+        entries[0].way, recipe.model, shape, as_gpu.name if as_gpu else None, str(file.resolve()), digest_file(file),
+        _where(card), recipe.context.length, recipe.lora.r, recipe.train.batch, recipe.train.lr, recipe.seed,
+        course.warm, course.timed,
+    )  # fmt: skip
+    outcomes = _everyone(entries, job, course, out, listener, should_stop)
     title = f"{spec.label} on {prepared.task.title}: rank {recipe.lora.r}, {recipe.train.batch} examples a step"
-    return Contest(title, _facts(rows, job), (RANDOM,) if shape else (), outcomes)
+    facts = _facts(rows, job, course, tried=any(one.tried for one in outcomes))
+    return Contest(title, facts, (RANDOM,) if shape else (), outcomes)
+
+
+def _everyone(
+    entries: Sequence[Entry],
+    job: Job,
+    course: Course,
+    out: Path,
+    listener: Listener,
+    should_stop: Callable[[], bool],
+) -> list[Outcome]:
+    """In the order of `entries`. Where several are searched, a trial of each comes first."""
+
+    def outcome(entry: Entry, over: Course, *, said: str, tried: bool = False) -> Outcome:
+        listener.say(f"{said}{entry.way.who}: {entry.way.how}")
+        warm, steps = over.optimizer_steps(entry.way, job.batch)
+        folder = out / (entry.way.slug + "-tried" * tried)
+        seen = _outcome(entry, replace(job, way=entry.way, warm=warm, steps=steps), folder, should_stop)
+        listener.say(f"    {seen.words}")
+        return replace(seen, tried=tried)
+
+    searched = [entry for entry in entries if entry.searched]
+    trial = searched if len(searched) > 1 else []
+    tried = {entry: outcome(entry, _TRIAL, said="Tried: ", tried=True) for entry in trial}
+    speeds = {entry: one.pace.examples / one.pace.seconds if one.pace else 0.0 for entry, one in tried.items()}
+    fast = finalists(speeds)
+    whole = [entry for entry in entries if entry not in tried or entry in fast]
+    ran = {entry: outcome(entry, course, said=f"{at} of {len(whole)}: ") for at, entry in enumerate(whole, 1)}
+    return [(tried | ran)[entry] for entry in entries]
 
 
 def _encoded(prepared: Ready, spec: ModelSpec, listener: Listener) -> list[Any]:
@@ -89,7 +135,7 @@ def _where(card: DetectedGpu | None) -> str:
     return f"{card.name if card else platform.machine()}; {cores}; Python {platform.python_version()}, {versions}"
 
 
-def _facts(rows: Sequence[Any], job: Job) -> tuple[str, ...]:
+def _facts(rows: Sequence[Any], job: Job, course: Course, *, tried: bool) -> tuple[str, ...]:
     """Where, with what, over which rows, for how long."""
     from slimtune.engine.collate import shared_prefix
     from slimtune.engine.schedule import row_order
@@ -98,11 +144,15 @@ def _facts(rows: Sequence[Any], job: Job) -> tuple[str, ...]:
     batches = [[rows[index] for index in order[at : at + job.batch]] for at in range(0, len(rows), job.batch)][:_SAMPLE]
     whole = sum(len(row) for batch in batches for row in batch)
     shared = sum(len(shared_prefix(batch).ids) for batch in batches)
+    within = f", of which no more memory than a {job.as_gpu} has" if job.as_gpu else ""
+    short = f" Tried: {_TRIAL.warm} and {_TRIAL.timed}." if tried else ""
     return (
-        f"{job.where}; {date.today().isoformat()}.",
+        f"{job.where}{within}; {date.today().isoformat()}.",
         f"{len(rows):,} rows of {whole / sum(map(len, batches)):.0f} tokens on average. Where a batch's prefixes are "
         f"computed once, {whole / shared:.1f} times fewer tokens are.",
-        f"{counted(job.warm, 'step')} before the clock runs, then {job.steps}. Everyone in a process of their own.",
+        f"{counted(course.warm, 'training step')} before the clock runs, then {course.timed}, each a forward and "
+        f"backward pass over what is computed at a time; steps of the optimizer are whole.{short} Everyone in a "
+        "process of their own.",
     )
 
 

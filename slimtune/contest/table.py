@@ -29,11 +29,13 @@ class Line:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of an entry: its pace, or in `failed` why there is none."""
+    """What became of an entry: its pace, or in `failed` why there is none. `tried`: for a few steps only, and others
+    were faster: its pace is no result."""
 
     entry: Entry
     pace: Pace | None
     failed: str = ""
+    tried: bool = False
 
     @property
     def refusal(self) -> str:
@@ -72,7 +74,7 @@ class Contest:
             return []
         said = []
         for table, what in ((COLLATION, "the best other layout"), (CHOICE, "Unsloth at its best")):
-            rest = [one for one in self.of(table) if one is not ours and not one.refusal]
+            rest = [one for one in self.of(table) if one is not ours and not one.refusal and not one.tried]
             rest = [one for one in rest if table == COLLATION or one.entry.way.library == UNSLOTH]
             if rest:
                 best = max(rest, key=lambda one: one.examples_per_s)
@@ -87,7 +89,12 @@ class Contest:
         here = self.of(table)
         slowest = min((one.examples_per_s for one in here if not one.refusal), default=0.0)
         return [
-            Line(_named(one.entry), one.entry.way.how, () if one.refusal else _figures(one, slowest), one.refusal)
+            Line(
+                _named(one.entry),
+                one.entry.way.how + ", tried" * one.tried,
+                () if one.refusal else _figures(one, slowest),
+                one.refusal,
+            )
             for one in here
         ]
 
@@ -104,6 +111,7 @@ class Contest:
                     "role": one.entry.role,
                     "pace": asdict(one.pace) if one.pace else None,
                     "refusal": one.refusal,
+                    "tried": one.tried,
                 }
                 for one in self.outcomes
             ],

@@ -1,7 +1,7 @@
 """Who trains how. Two questions, two tables: what a layout is worth where all else is equal ("collation"), and what
 slimtune's choice is worth beside the defaults and the best of others ("choice")."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from slimtune.engine.contestant.job import OWN_CHOICE, PLAIN, SLIMTUNE, UNSLOTH, Way
@@ -11,23 +11,29 @@ from slimtune.plan import Plan
 COLLATION, CHOICE = "collation", "choice"
 OURS = "slimtune's choice"
 _DEFAULT_MICRO_BATCH = 8  # notebooks of Unsloth's have 2 to 8: the larger is the faster
+_CLOSE = 0.85  # of the fastest in a trial: who is slower than that is not asked to the contest
 
 
 @dataclass(frozen=True)
 class Entry:
     """A way, the tables it stands in, and what it is there. "defaults" of others are what their documentation says;
-    one of theirs without a role may turn out their best."""
+    one without a role may turn out the best, which is found in a trial."""
 
     way: Way
     tables: tuple[str, ...]
     role: str = ""
+
+    @property
+    def searched(self) -> bool:
+        return not self.role
 
 
 def entries_for(plan: Plan, *, only: Sequence[str] = ()) -> tuple[Entry, ...]:
     """Everyone for a plan of a recipe. `only`: words of which one has to be part of a way's short name.
 
     Unsloth at its best is searched among its layouts, with slimtune's precision and checkpointing and, where memory
-    allows, with 16-bit weights and no checkpointing, by as many examples at a time as make a batch, and by a quarter.
+    allows, with 16-bit weights and no checkpointing, by as many examples at a time as make a batch, by a quarter of
+    them, and by 8.
     """
     ours = Way(
         SLIMTUNE, plan.collation, plan.quantisation, plan.precision, plan.checkpointing, plan.micro_batch,
@@ -44,7 +50,7 @@ def entries_for(plan: Plan, *, only: Sequence[str] = ()) -> tuple[Entry, ...]:
     ]
     if plan.gpu is not None:  # TRL's loss is a Triton kernel, which needs a GPU
         entries.append(Entry(replace(defaults, library=PLAIN), (CHOICE,), "plain TRL's defaults"))
-    for micro_batch in dict.fromkeys((whole, quarter)):
+    for micro_batch in dict.fromkeys((whole, quarter, few)):
         same = replace(ours, library=UNSLOTH, micro_batch=micro_batch)
         free = replace(same, quantisation="16bit", checkpointing=False)
         for collation in ("padded", "padding-free", "packed"):
@@ -56,6 +62,17 @@ def entries_for(plan: Plan, *, only: Sequence[str] = ()) -> tuple[Entry, ...]:
         known = ", ".join(entry.way.slug for entry in everyone)
         raise UserError(f"No contestant's name has {' or '.join(only)} in it. There are: {known}.")
     return chosen
+
+
+def finalists(speeds: Mapping[Entry, float]) -> tuple[Entry, ...]:
+    """Of those who were tried, each with its examples a second: the fastest of each table, and who came close to it."""
+    best = {
+        table: max((speed for entry, speed in speeds.items() if table in entry.tables), default=0.0)
+        for table in (COLLATION, CHOICE)
+    }
+    return tuple(
+        entry for entry, speed in speeds.items() if speed and any(speed >= _CLOSE * best[name] for name in entry.tables)
+    )
 
 
 def _merged(entries: Sequence[Entry]) -> list[Entry]:

@@ -14,7 +14,6 @@ from slimtune.engine.render import Renderer, load_tokenizer, make_renderer
 from slimtune.engine.source import Source
 from slimtune.errors import UserError
 from slimtune.files import read_json
-from slimtune.gpus import GpuSpec, detect_gpu
 from slimtune.models import ModelSpec
 from slimtune.models.spec import Sampling
 from slimtune.plan import Yarn, usable_tokens
@@ -115,31 +114,6 @@ def _weights_dtype(precision: str) -> torch.dtype:
     """On a GPU, fp32 means what Unsloth makes of fp16 for a family that overflows in it: weights in 16 bits, arithmetic
     in 32. Asked for fp32 it would hold the weights in 32 bits too."""
     return torch.float16 if precision == "fp32" and torch.cuda.is_available() else _DTYPES[precision]
-
-
-def cap_memory(gpu: GpuSpec, *, context_gib: float | None = None) -> None:
-    """Let this process use no more of the card than `gpu` would leave it: its memory less the CUDA context. Libraries
-    that ask how much is free hear what that card would answer. `context_gib` None: as measured here, which another
-    process that starts at the same time would disturb.
-
-    Raises UserError without a card, or with one that is smaller.
-    """
-    here = detect_gpu()
-    if here is None or not torch.cuda.is_available():
-        raise UserError(f"--as-gpu rehearses for {gpu.name} on a larger card, and there is no GPU here.")
-    torch.zeros(1, device="cuda")
-    left, total = torch.cuda.mem_get_info()
-    if context_gib is None:
-        context_gib = max(here.free_gib - left / 2**30, gpu.context_gib)
-    if gpu.total_gib > total / 2**30:
-        raise UserError(f"{gpu.name} is larger than this {here.name}: it cannot be rehearsed here.")
-    room = int((gpu.total_gib - context_gib) * 2**30)
-    torch.cuda.set_per_process_memory_fraction(room / total)
-
-    def mem_get_info(device: object = None) -> tuple[int, int]:
-        return max(room - torch.cuda.memory_reserved(), 0), int(gpu.total_gib * 2**30)
-
-    torch.cuda.mem_get_info = mem_get_info
 
 
 def describe(loaded: Loaded) -> dict[str, Any]:

@@ -54,10 +54,10 @@ class Bench:
         if self.model is not None:
             return self.model
         self.listener.say(f"Loading {self.prepared.spec.label}.")
-        from slimtune.engine import load, source
+        from slimtune.engine import load, memory, source
 
         if self.as_gpu is not None:
-            load.cap_memory(self.as_gpu)
+            memory.cap_memory(self.as_gpu)
         spec, quantisation = self.prepared.spec, self.plan.quantisation
         pinned = read_json(self.run.folder / "source.json")["revision"] if self.run.has("source.json") else None
         keep, cache = self.recipe.train.keep_checkpoints, source.download_folder(spec)

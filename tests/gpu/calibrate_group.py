@@ -12,8 +12,9 @@ def main(folder: Path) -> None:
     import unsloth  # noqa: F401, I001  first: it patches what the others import
     import torch
 
-    from slimtune.engine import load
+    from slimtune.engine.load import package_versions
     from slimtune.engine.measure import as_row, load_hollow, measure_steps
+    from slimtune.engine.memory import cap_memory
     from slimtune.errors import UserError
     from slimtune.gpus import get_gpu
     from slimtune.models import get_model
@@ -24,7 +25,7 @@ def main(folder: Path) -> None:
     print("imports", time.monotonic() - BEGAN, flush=True)
     spec = get_model(first["model"])
     precision = choose_precision(spec, gpu)
-    load.cap_memory(gpu, context_gib=gpu.context_gib)
+    cap_memory(gpu, context_gib=gpu.context_gib)
     room = torch.cuda.mem_get_info()[0] / 2**30
     skip = None if first["weights"] != "dynamic" else DYNAMIC_SKIP
     setting = Setting(
@@ -37,7 +38,7 @@ def main(folder: Path) -> None:
     print("loaded", time.monotonic() - BEGAN, flush=True)
     for row in rows:
         found = {"precision": precision, "room_gib": round(room, 3), "gpu": torch.cuda.get_device_name()}
-        versions = load.package_versions()
+        versions = package_versions()
         found |= {"unsloth": versions["unsloth"], "torch": versions["torch"]}
         try:
             sizes = {name: int(row[name]) for name in ("micro_batch", "row_tokens", "answer_tokens")}

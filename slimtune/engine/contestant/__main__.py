@@ -10,10 +10,15 @@ from pathlib import Path
 import slimtune.engine  # noqa: F401  the environment that the libraries read at their import
 from slimtune.engine.contestant.job import PLAIN, SLIMTUNE, Job, Pace
 from slimtune.files import write_json
+from slimtune.gpus import get_gpu
 
 
 def train(job: Job, folder: Path) -> Pace:
     """Train as the job says, with nothing imported that its way does not need."""
+    if job.as_gpu:
+        from slimtune.engine.memory import cap_memory
+
+        cap_memory(get_gpu(job.as_gpu))
     if job.way.library == SLIMTUNE:
         from slimtune.engine.contestant import ours
 
