@@ -179,11 +179,6 @@ def test_a_contest_that_is_killed_goes_on_and_both_of_our_layouts_see_the_same_l
     assert first.stat().st_mtime_ns == made, "who was done trained again"
     held = json.loads((out / "speed.json").read_text())
     paces = {(one["way"]["library"], one["way"]["collation"], one["tried"]): one["pace"] for one in held["outcomes"]}
-    assert not any(
-        tried
-        for library, layout, tried in paces
-        if (library, layout) in ((SLIMTUNE, "shared-prefix"), (UNSLOTH, OWN_CHOICE))
-    )
     shared, theirs = paces[SLIMTUNE, "shared-prefix", False], paces[UNSLOTH, OWN_CHOICE, False]
     assert shared["examples"] == 12 * 8 and theirs["examples"] == pytest.approx(12 * 8, rel=0.1)
     if padded := paces.get((SLIMTUNE, "padded", False)):

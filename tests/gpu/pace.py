@@ -27,9 +27,9 @@ class Rows:
 
 GRID = [
     *(Rows("shared-prefix", rows, 570, 28) for rows in (16, 64, 256)),
-    *(Rows("shared-prefix", rows, 200, 400) for rows in (4, 16, 64)),
-    *(Rows("padded", rows, 570, 28) for rows in (4, 16, 64)),
-    *(Rows("padded", rows, 1800, 248) for rows in (1, 4, 16)),
+    *(Rows("shared-prefix", rows, 200, 400) for rows in (4, 16)),
+    *(Rows("padded", rows, 570, 28) for rows in (4, 16)),
+    *(Rows("padded", rows, 1800, 248) for rows in (1, 4)),
 ]
 
 
