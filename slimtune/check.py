@@ -165,6 +165,7 @@ def _read_task(recipe: Recipe, data_dir: Path | None) -> Task:
         skip_bad=data.skip_bad,
         seed=recipe.seed,
         test_seed=data.test_seed,
+        validation_rows=data.validation_rows,
     )
     if recipe.task is not None:
         return get_task(recipe.task, data_dir=data_dir, selection=selection)

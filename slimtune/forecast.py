@@ -49,6 +49,7 @@ class Forecast:
     ram_gib: float
     yarn: Yarn | None
     test_rows: int | None = None
+    scored_noun: str = "test row"
     detectable: float | None = None
 
 
@@ -154,11 +155,12 @@ def forecast_recipe(prepared: Ready, card: Card | None) -> Forecast:
     plan = plan_of(prepared, gpu=card)
     guessed = "Lengths are estimated from the rows' characters; `slimtune check` counts tokens where the model is here."
     plan = replace(plan, notes=(*plan.notes, guessed))
-    recipe, test_rows = prepared.recipe, len(prepared.task.test)
-    examples = len(prepared.task.train) * recipe.train.epochs
+    recipe, task = prepared.recipe, prepared.task
+    examples = len(task.train) * recipe.train.epochs
     mean = (plan.train_tokens or examples * plan.longest_row_tokens) / examples
     forecast = _forecast(prepared.spec, card, plan, examples, mean, yarn)
-    return replace(forecast, test_rows=test_rows, detectable=detectable(prepared))
+    told = {"test_rows": len(task.test), "scored_noun": task.scored_noun}
+    return replace(forecast, **told, detectable=detectable(prepared))
 
 
 def forecast_model(spec: ModelSpec, card: Card | None, *, context: Context, batch: int, rank: int) -> Forecast:

@@ -99,7 +99,7 @@ def show_check(console: Console, prepared: Any, tokens: Any, plan: Any) -> None:
     """What will be trained, and what it takes."""
     show_title(console, prepared)
     task, quality = prepared.task, prepared.quality
-    rows = f"{counted(len(task.train), 'training row')}, {counted(len(task.test), 'test row')}"
+    rows = f"{counted(len(task.train), 'training row')}, {counted(len(task.test), task.scored_noun)}"
     console.print(f"{rows}, scored by {task.scorer}.")
     for note in [*task.notes, *quality.warnings, *prepared.recipe.key_notes]:
         console.print(Text(f"  ! {note}", style="yellow"))
@@ -107,8 +107,8 @@ def show_check(console: Console, prepared: Any, tokens: Any, plan: Any) -> None:
     console.print(
         Text(
             f"Rows that repeat an earlier one: {quality.duplicate_train_rows} for training, "
-            f"{quality.duplicate_test_rows} for testing. Test rows that are asked in training too: "
-            f"{quality.overlap_normalised}, of them leaks: {quality.leaks}.",
+            f"{quality.duplicate_test_rows} for testing. {task.scored_noun.capitalize()}s that are asked in training "
+            f"too: {quality.overlap_normalised}, of them leaks: {quality.leaks}.",
             style="dim",
         )
     )
@@ -122,7 +122,7 @@ def show_check(console: Console, prepared: Any, tokens: Any, plan: Any) -> None:
             f"Training rows longer than the context of {prepared.recipe.context.length}: {tokens.too_long}. Raise "
             "`context`, or set `data.long_rows: drop`."
         )
-    show_ready(console, len(task.test), detectable(prepared))
+    show_ready(console, len(task.test), detectable(prepared), noun=task.scored_noun)
 
 
 def show_json(value: Any) -> None:

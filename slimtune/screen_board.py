@@ -11,6 +11,7 @@ from rich.text import Text
 from slimtune.report.board import Board, RankTable, Spent
 from slimtune.report.board_plots import MEASURES, measures_shown
 from slimtune.report.text import p_value, percent
+from slimtune.sweep.versus import Apart
 from slimtune.wording import counted
 
 _FULLEST = 6  # tasks that fit a terminal with their scores; more are in the files
@@ -48,6 +49,27 @@ def show_board(console: Console, board: Board, paths: Mapping[str, Path]) -> Non
     console.print()
     for path in paths.values():
         console.print(str(path), soft_wrap=True, markup=False, highlight=False)
+
+
+def show_apart(console: Console, board: Board, chosen: str | None, found: Sequence[Apart]) -> None:
+    """Each other contestant minus the chosen one; nothing where none was chosen."""
+    if chosen is None:
+        return
+    rows = [
+        (
+            board.short(one.contestant),
+            one.tasks[0] if len(one.tasks) == 1 else f"all {len(one.tasks)}",
+            f"{one.score:.3f}",
+            f"{one.comparison.difference.value:+.3f}",
+            f"{one.comparison.difference.low:+.3f} to {one.comparison.difference.high:+.3f}",
+            f"{one.comparison.n:,}",
+            str(one.seeds),
+        )
+        for one in found
+    ]
+    _show_cells(console, f"Minus {chosen}", ("", "task", "score", "difference", "95%", "rows", "seeds"), rows)
+    noise = f"{'with' if board.noise else 'without'} the noise of seeds"
+    _say(console, f"On the same {board.scored_rows}, paired; each interval is for its own comparison, {noise}.", "dim")
 
 
 def _show_scores(console: Console, board: Board) -> None:

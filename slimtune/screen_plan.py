@@ -138,12 +138,12 @@ def _show_job(console: Console, forecast: Forecast) -> None:
             "on this card",
         )
     if forecast.detectable is not None:
-        _say(console, detectable_words(forecast.test_rows, forecast.detectable))
+        _say(console, detectable_words(forecast.test_rows, forecast.detectable, noun=forecast.scored_noun))
 
 
-def show_ready(console: Console, test_rows: int, difference: float) -> None:
-    """The last line, with what so few test rows cannot show."""
-    words = detectable_words(test_rows, difference)
+def show_ready(console: Console, test_rows: int, difference: float, *, noun: str) -> None:
+    """The last line, with what so few rows cannot show."""
+    words = detectable_words(test_rows, difference, noun=noun)
     if difference <= _COARSE:
         console.print(f"{words}\n[green]Ready to run.[/green]")
     else:

@@ -41,15 +41,20 @@ def in_common(names: Sequence[str]) -> str:
     return "".join(f"{same[0]}, " for same in itertools.takewhile(lambda same: len(set(same)) == 1, words))
 
 
-def detectable_words(rows: int, difference: float) -> str:
-    """How small a difference so many test rows find."""
-    shown, alone = counted(rows, "test row"), rows == 1
+def detectable_words(rows: int, difference: float, *, noun: str = "test row") -> str:
+    """How small a difference so many rows find."""
+    shown, alone = counted(rows, noun), rows == 1
     if difference >= 1:
         return f"{shown} {'is' if alone else 'are'} too few to find any difference."
     return (
         f"{shown} {'finds' if alone else 'find'} a difference of {difference:.3f} or more (paired, 80% power, models "
         "disagreeing on a tenth of the rows)."
     )
+
+
+def scored_rows(scored_on: str) -> str:
+    """Which rows a score is of, where a run's data say "test" or "validation"."""
+    return f"{scored_on} rows{' held out of train' * (scored_on == 'validation')}"
 
 
 def weights(precision: str, quantisation: str, *, gpu: object) -> str:

@@ -15,6 +15,7 @@ from slimtune.data import Tally
 from slimtune.errors import UserError
 from slimtune.files import read_json, write_json
 from slimtune.report import read_report, write_report
+from slimtune.report.side_by_side import side_by_side
 from slimtune.report.text import clean, clip, duration, escape_markdown, fenced, p_value, percent
 from slimtune.stats import Interval, paired_difference, score_interval
 from slimtune.tallies import aggregate
@@ -578,6 +579,15 @@ def test_a_missing_file_is_named_and_nothing_else_is_lost(run_dir, name):
     assert report.missing[0] in read(run_dir, "report.html")
     assert escape_markdown(report.missing[0]) in read(run_dir, "report.md")
     assert read_json(run_dir / "report.json")["missing"] == list(report.missing)
+
+
+def test_a_run_scored_on_validation_rows_says_so_and_is_compared_with_none_on_test_rows(made, run_dir):
+    change(run_dir / "data.json", scored_on="validation")
+    report = write_report(run_dir)
+    assert report.verdict.sentence.endswith("Scored on validation rows held out of train, not on the test rows.")
+    assert "Mean score on the validation rows held out of train;" in read(run_dir, "report.html")
+    with pytest.raises(UserError, match="run on validation rows held out of train"):
+        side_by_side([made, run_dir])
 
 
 def test_a_teacher_is_optional(run_dir):

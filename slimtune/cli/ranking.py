@@ -10,6 +10,9 @@ from rich.console import Console
 def rank(
     store: Annotated[Path, typer.Argument(metavar="STORE", help="A study's folder: sweeps/NAME.", show_default=False)],
     published: Annotated[bool, typer.Option("--published", help="Put the published study's figures beside.")] = False,
+    against: Annotated[
+        str | None, typer.Option("--against", metavar="CONTESTANT", help="Set every other against it, paired by row.")
+    ] = None,
     incomplete: Annotated[bool, typer.Option("--incomplete", help="Rank over missing cells too.")] = False,
     out: Annotated[
         Path | None, typer.Option("--out", metavar="DIR", help="Where the files go. Default: STORE/leaderboard.")
@@ -21,13 +24,16 @@ def rank(
     from slimtune import screen_board
     from slimtune.report.board_page import write_board
     from slimtune.sweep.gather import SEED
-    from slimtune.sweep.leaderboard import make_board
+    from slimtune.sweep.leaderboard import make_board, set_against
     from slimtune.sweep.store import read_study
 
     folder = out or store / "leaderboard"
     rng = np.random.default_rng(SEED)
-    board = make_board(read_study(store), out=folder, rng=rng, incomplete=incomplete, published=published)
-    screen_board.show_board(Console(), board, write_board(board, folder))
+    study, console = read_study(store), Console()
+    apart = set_against(study, against, np.random.default_rng(SEED)) if against is not None else ()
+    board = make_board(study, out=folder, rng=rng, incomplete=incomplete, published=published)
+    screen_board.show_board(console, board, write_board(board, folder))
+    screen_board.show_apart(console, board, against, apart)
 
 
 def recommend(

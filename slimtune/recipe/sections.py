@@ -84,6 +84,9 @@ class Data(Section):
     """The same for test rows."""
     test_seed: int | None = Field(None, ge=0)
     """Of the choice of test rows, in place of `seed`: so runs with several seeds answer the same rows."""
+    validation_rows: int | None = Field(None, ge=1)
+    """Score on so many training rows, held out of training, in place of the test rows: to choose settings by. The same
+    seed chooses them; rows of one group, or that ask the same, stay together."""
     skip_bad: bool = False
     """Leave rows out, counted, that cannot be read or that the model's template cannot hold."""
     long_rows: Literal["error", "drop"] = "error"
@@ -236,6 +239,10 @@ class Recipe(Section):
                 raise ValueError(
                     f"gives {', '.join(f'data.{key}' for key in unread)}, which only files need: a task brings its own"
                 )
+        if self.data.validation_rows and self.data.test_rows:
+            raise ValueError(
+                "gives data.validation_rows and data.test_rows: a run is scored on one of the two, so leave one out"
+            )
         if self.train.micro_batch and self.train.batch % self.train.micro_batch:
             raise ValueError(
                 f"train.batch {self.train.batch} is not a multiple of micro_batch {self.train.micro_batch}"
@@ -251,7 +258,9 @@ class Recipe(Section):
         return [*filter(None, map(key_problem, ends.values())), *clear]
 
     def as_json(self) -> dict[str, Any]:
-        absent = {name for name in ("teacher", "judge") if getattr(self, name) is None}
+        absent: dict[str, Any] = {name: True for name in ("teacher", "judge") if getattr(self, name) is None}
+        if self.data.validation_rows is None:
+            absent["data"] = {"validation_rows"}
         return self.model_dump(mode="json", exclude=absent)
 
     @property

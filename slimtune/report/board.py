@@ -183,6 +183,7 @@ class Board:
     cost_remarks: tuple[str, ...] = ()
     published: tuple[PublishedTable, ...] = ()
     curves: tuple[Curve, ...] = ()
+    scored_rows: str = "test rows"  # that all scores are of
     trouble: tuple[Square, ...] = field(default=())  # what is missing, failed or not whole, with its reason
 
     @property

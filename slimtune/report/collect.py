@@ -16,6 +16,7 @@ from slimtune.report.beside import beside, read_interval
 from slimtune.report.text import clean, number
 from slimtune.stats import Interval
 from slimtune.tasks.needle_check import needle_names
+from slimtune.tasks.task import TEST
 
 DOCUMENTS = ("recipe", "plan", "environment", "data", "training")
 NAMES = {"base": "Base, zero-shot", "few_shot": "Base, few-shot", "tuned": "Tuned", "teacher": "Teacher"}
@@ -72,6 +73,10 @@ class RunFiles:
     @property
     def model(self) -> Mapping[str, Any]:
         return section(self.environment, "model")
+
+    @property
+    def scored_on(self) -> str:
+        return str(self.data.get("scored_on") or TEST)
 
     @property
     def note(self) -> str:

@@ -15,6 +15,8 @@ from slimtune.stats import (
     share_of_error_removed,
     smallest_detectable_difference,
 )
+from slimtune.tasks.task import TEST
+from slimtune.wording import scored_rows
 
 
 @dataclass(frozen=True)
@@ -162,6 +164,8 @@ def verdict(run: RunFiles, found: tuple[Difference, ...]) -> Verdict:
         return Verdict("unknown", "No verdict: there is no evaluation to compare the tuned model with.")
     outcome = _outcome(against[0])
     sentence = f"{_HEADLINES[outcome]}: " + "; ".join(_clause(one) for one in against) + "."
+    if run.scored_on != TEST:
+        sentence += f" Scored on {scored_rows(run.scored_on)}, not on the test rows."
     return Verdict(outcome, sentence)
 
 

@@ -5,7 +5,8 @@ from typing import Any
 
 from slimtune.report.collect import RunFiles, section
 from slimtune.report.text import duration, gib, integer, number
-from slimtune.wording import weights
+from slimtune.tasks.task import TEST
+from slimtune.wording import scored_rows, weights
 
 Fact = tuple[str, str]
 
@@ -141,6 +142,7 @@ def data_facts(run: RunFiles) -> tuple[Fact, ...]:
     facts = [
         ("Task", _joined(data, ("task", "kind"))),
         ("Rows", f"{integer(data.get('train_rows'))} to train on, {integer(data.get('test_rows'))} to test on"),
+        ("Scored on", scored_rows(run.scored_on) if run.scored_on != TEST else None),
         ("Scorer", data.get("scorer")),
         ("Licence", data.get("licence")),
         ("Attribution", data.get("attribution")),

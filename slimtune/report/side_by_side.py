@@ -6,11 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
+from slimtune.errors import UserError
 from slimtune.gpus import find_gpu
 from slimtune.report.collect import NAMES, RunFiles, collect
 from slimtune.report.compare import Difference, ScoreRow
 from slimtune.report.text import flat, number
 from slimtune.report.write import summarise
+from slimtune.wording import scored_rows
 
 
 @dataclass(frozen=True)
@@ -41,8 +43,12 @@ class SideBySide:
 
 
 def side_by_side(folders: Sequence[Path]) -> SideBySide:
-    """Compare the runs in these folders. Raises UserError where one is not there."""
+    """Compare the runs in these folders. Raises UserError where one is not there, and where some were scored on test
+    rows and some on validation rows: those scores say different things."""
     runs = [collect(folder) for folder in folders]
+    if len({run.scored_on for run in runs}) > 1:
+        which = "; ".join(f"{run.name} on {scored_rows(run.scored_on)}" for run in runs)
+        raise UserError(f"These runs are not compared, being scored on different rows: {which}.")
     columns = tuple(map(_column, runs))
     kinds = tuple(name for name in NAMES if any(name in column.scores for column in columns))
     recipes = [dict(flat(dict(run.recipe))) for run in runs]

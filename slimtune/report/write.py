@@ -19,6 +19,7 @@ from slimtune.report.render import as_fragment, as_html, as_markdown
 from slimtune.report.rows import Rows, rows_to_read, unjudged_remarks
 from slimtune.report.served import judge_facts, served_remarks, teacher_facts
 from slimtune.report.text import flat
+from slimtune.wording import scored_rows
 
 
 @dataclass(frozen=True)
@@ -110,6 +111,7 @@ def _values(made: _Made) -> dict[str, Any]:
     run, report = made.run, made.report
     return {
         "report": report,
+        "scored_rows": scored_rows(run.scored_on),
         "remarks": (*remarks(report.differences), *served_remarks(run), *unjudged_remarks(run)),
         "teacher": teacher_facts(run),
         "judge": judge_facts(run),

@@ -186,6 +186,7 @@ def data_facts(prepared: Ready, *, train_rows: int) -> dict[str, Any]:
         "attribution": task.attribution,
         "train_rows": train_rows,
         "test_rows": len(task.test),
+        "scored_on": task.scored_on,
         "digest": task.digest,
         "notes": notes,
         "scorer": task.scorer,

@@ -6,6 +6,7 @@ from slimtune.published import published_edition
 from slimtune.report.text import signed
 from slimtune.sweep.costs import where_from
 from slimtune.sweep.recommend import Candidate, Recommendation
+from slimtune.tasks.task import TEST
 from slimtune.wording import counted, in_common, listed
 
 _MOST_NAMED = 3
@@ -38,7 +39,8 @@ def evidence(one: Candidate, found: Recommendation) -> str:
     """What speaks for a candidate, and how surely."""
     if one.score is not None:
         seeds = f", {counted(one.seeds, 'seed')}"
-        rows = f"{counted(one.score.n, 'row')} of {', '.join(found.evidence.tasks)}"
+        noun = "row" if found.evidence.scored_on == TEST else f"{found.evidence.scored_on} row"
+        rows = f"{counted(one.score.n, noun)} of {', '.join(found.evidence.tasks)}"
         return f"{one.score} over {rows}{seeds}{_gained(one)}{_apart(one)}"
     if one.printed is None:
         return "nothing is known of it"

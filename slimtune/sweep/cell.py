@@ -59,8 +59,9 @@ class Cells:
         _same(served_identity(entrant.asked, recipe, task, run=asked["seed"]), asked)
         shots = choose_shots(task, entrant.few_shot, seed=recipe.seed)
         with open_run(attempt, asked["identity"]) as run:
-            facts = {"task": task.name, "title": task.title, "kind": task.kind, "test_rows": len(task.test)}
-            write_json(run.folder / "data.json", facts | {"digest": task.digest, "scorer": task.scorer})
+            facts = {"task": task.name, "title": task.title, "kind": task.kind, "scored_on": task.scored_on}
+            facts |= {"test_rows": len(task.test), "digest": task.digest, "scorer": task.scorer}
+            write_json(run.folder / "data.json", facts)
             if damage(run.folder / "served") is None:
                 return
             heard = {"listener": Silent(), "should_stop": should_stop}

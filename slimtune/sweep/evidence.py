@@ -24,13 +24,15 @@ from slimtune.wording import counted, listed
 class Evidence:
     """Own answers on `tasks`, pooled: each row of them counts the same. `near` says how near they are to what is asked:
     "asked" is that itself, "kind" other tasks of its kind, "other" the rest. `pooled` are the contestants that have all
-    of them; `untuned` what each is set against, of those that have it; `models` their models' keys."""
+    of them; `untuned` what each is set against, of those that have it; `models` their models' keys; `scored_on` which
+    rows."""
 
     near: str
     tasks: tuple[str, ...]
     pooled: Mapping[str, Answers]
     untuned: Mapping[str, "Untuned"]
     models: Mapping[str, str]
+    scored_on: str
 
 
 @dataclass(frozen=True)
@@ -115,12 +117,12 @@ def _evidence(near: str, grid: Grid, among: Sequence[str], tasks: Sequence[str])
     names, kept = [among[at] for at in block.contestants], tuple(tasks[at] for at in block.tasks)
     models = {name: find_model(grid.entries[name, kept[0]].cells[0].model).key for name in names}
     tuned = {name: pool(grid, name, kept, "tuned") for name in names}
-    prompted = {(name, side): _merged(grid, name, kept, side) for side in ("base", "few_shot") for name in names}
+    prompted = {(name, side): merged(grid, name, kept, side) for side in ("base", "few_shot") for name in names}
     there = {key: Untuned(answers, _words(grid, key[0], kept, key[1])) for key, answers in prompted.items() if answers}
     found = {
         name: _best(tuned[name], [there[key] for key in there if models[key[0]] == models[name]]) for name in names
     }
-    return Evidence(near, kept, tuned, {name: one for name, one in found.items() if one}, models)
+    return Evidence(near, kept, tuned, {name: one for name, one in found.items() if one}, models, grid.scored_on)
 
 
 def _best(tuned: Answers, untuned: Sequence[Untuned]) -> Untuned | None:
@@ -140,7 +142,7 @@ def _words(grid: Grid, contestant: str, tasks: Sequence[str], side: str) -> str:
 
 def pool(grid: Grid, contestant: str, tasks: Sequence[str], side: str) -> Answers | None:
     """One side of a contestant on several tasks as if they were one; None where it lacks one of them."""
-    if (found := _merged(grid, contestant, tasks, side)) is None or isinstance(found, Answers):
+    if (found := merged(grid, contestant, tasks, side)) is None or isinstance(found, Answers):
         return found
     rng = np.random.default_rng(SEED)
     interval = score_interval(list(found.rows.values()), [found.groups[key] for key in found.rows], rng=rng)
@@ -149,7 +151,7 @@ def pool(grid: Grid, contestant: str, tasks: Sequence[str], side: str) -> Answer
     return Answers(found.rows, found.groups, found.seeds, measured, contestant)
 
 
-def _merged(grid: Grid, contestant: str, tasks: Sequence[str], side: str) -> Scored | None:
+def merged(grid: Grid, contestant: str, tasks: Sequence[str], side: str) -> Scored | None:
     """The rows alone: an interval takes thousands of draws."""
     parts = {task: grid.answers(contestant, task, side) for task in tasks}
     if not all(parts.values()):

@@ -5,10 +5,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from slimtune.errors import UserError
 from slimtune.report.board import Measured
 from slimtune.report.text import clean
 from slimtune.stats import Interval, TaskRows, score_interval
 from slimtune.sweep.store import SIDES, Cell, SideRows, Study, side_rows
+from slimtune.tasks.task import TEST
+from slimtune.wording import listed, scored_rows
 
 SEED = 20261129  # of all resampling of a study: the same store gives the same figures
 
@@ -51,12 +54,13 @@ class Entry:
 
 @dataclass(frozen=True)
 class Grid:
-    """All of a study. `served` are contestants that nobody trained."""
+    """All of a study. `served` are contestants that nobody trained; `scored_on` is what all its scores are of."""
 
     contestants: tuple[str, ...]
     tasks: tuple[str, ...]
     entries: Mapping[tuple[str, str], Entry]
     served: frozenset[str]
+    scored_on: str = TEST
 
     @property
     def trained(self) -> list[str]:
@@ -81,14 +85,18 @@ class Grid:
 
 
 def gather(study: Study) -> Grid:
-    """Read every answer of a study. Texts are made harmless here. Raises what the store's reader raises."""
+    """Read every answer of a study. Texts are made harmless here. Raises what the store's reader raises, and UserError
+    where scores on test rows and on validation rows lie in one."""
+    scored_on = {cell.result.get("scored_on", TEST) for cell in study.cells if cell.result} or {TEST}
+    if len(scored_on) > 1:
+        raise UserError(f"{study.store} holds {listed(sorted(map(scored_rows, scored_on)))}: scores on them never mix.")
     kept: dict[tuple[str, str], list[Cell]] = {}
     for cell in study.cells:
         kept.setdefault((clean(cell.contestant), clean(cell.task)), []).append(cell)
     entries = {key: _entry(key, sorted(cells, key=lambda cell: cell.seed)) for key, cells in kept.items()}
     contestants, tasks = (tuple(dict.fromkeys(key[at] for key in entries)) for at in (0, 1))
     served = {one for one in contestants if _is_served([entry for key, entry in entries.items() if key[0] == one])}
-    return Grid(contestants, tasks, entries, frozenset(served))
+    return Grid(contestants, tasks, entries, frozenset(served), scored_on.pop())
 
 
 def paired(a: Scored, b: Scored) -> tuple[list[float], list[float], list[str]]:

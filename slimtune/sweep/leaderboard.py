@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from slimtune.errors import UserError
 from slimtune.report.board import Board, Noise, RankTable, Square
 from slimtune.report.collect import section
 from slimtune.report.text import clean
@@ -22,8 +23,9 @@ from slimtune.sweep.lines import cell_lines, links_of
 from slimtune.sweep.ranking import rank_tables, ranked_block
 from slimtune.sweep.spent import cost_remarks, ran_on, spent
 from slimtune.sweep.store import SIDES, Study
-from slimtune.sweep.versus import against_teachers, summaries
-from slimtune.wording import counted, listed
+from slimtune.sweep.versus import Apart, against_teachers, apart_from, summaries
+from slimtune.tasks.task import TEST
+from slimtune.wording import counted, listed, scored_rows
 
 _RANKS = (
     "A rank depends on who else is ranked: add weak contestants, and the leaders' ranks tighten. Intervals of mean "
@@ -38,6 +40,8 @@ def make_board(
     """The leaderboard of a study; `out` is the folder its links are read from. `incomplete`: rank over missing cells
     too. `published`: put the published study's figures beside. The same store gives the same numbers."""
     grid = gather(study)
+    if published and grid.scored_on != TEST:
+        raise UserError("--published sets scores on test rows beside; this study's are of validation rows.")
     block, noise = ranked_block(grid), seed_noise(_by_seed(grid))
     tables = rank_tables(grid, block, rng, incomplete=incomplete)
     names = _in_order(grid, tables)
@@ -62,8 +66,15 @@ def make_board(
         cost_remarks=cost_remarks(found),
         published=beside_published(grid, tables) if published else (),
         curves=curves(grid, ranked, [grid.tasks[at] for at in block.tasks]),
+        scored_rows=scored_rows(grid.scored_on),
         trouble=tuple(one for one in squares.values() if one.state != "done"),
     )
+
+
+def set_against(study: Study, chosen: str, rng: np.random.Generator) -> tuple[Apart, ...]:
+    """Every contestant of a study minus a chosen one, paired by row. Raises UserError for a name it does not have."""
+    grid = gather(study)
+    return apart_from(grid, chosen, seed_noise(_by_seed(grid)), rng)
 
 
 def _by_seed(grid: Grid) -> list[tuple[float, ...]]:
@@ -169,6 +180,11 @@ def _close(table: RankTable, first: str, other: str) -> bool:
 
 def _remarks(grid: Grid, block: Block, noise: SeedNoise | None, incomplete: bool) -> tuple[str, ...]:
     lines = []
+    if grid.scored_on != TEST:
+        lines.append(
+            f"All scores are of {scored_rows(grid.scored_on)}, for choosing settings: they may not be set beside "
+            "scores on test rows."
+        )
     if block.left_out and not incomplete:
         lines.append(f"Not ranked, for want of a score: {'; '.join(clean(str(one)) for one in block.left_out)}.")
     if grid.served:

@@ -48,7 +48,7 @@ def _figures(cell: Cell, store: Path) -> Mapping[str, Any]:
 
 
 def _results(result: Mapping[str, Any]) -> dict[str, Any]:
-    sides, found = result.get("sides", {}), {"kind": result.get("kind")}
+    sides, found = result.get("sides", {}), {name: result.get(name) for name in ("kind", "scored_on")}
     for side in SIDES:
         facts = sides.get(side, {})
         score = facts.get("score") or {}

@@ -70,7 +70,7 @@ def read_matrix(path: Path, *, data_dir: Path | None = None) -> tuple[Asked, ...
     cells = _Cells(path, document, matrix, base, data_dir)
     found = [cells.trained(way, *place) for way in ways for place in cells.places(matrix.seeds)]
     found += [cells.served(one, *place) for one in matrix.served for place in cells.places(range(1, one.runs + 1))]
-    problems = [*cells.problems, *_twice(path, found)]
+    problems = [*cells.problems, *_twice(path, found), *_mixed(path, found)]
     if problems:
         raise Problems(str(path), dict.fromkeys(problems))
     return tuple(cell for cell in found if cell is not None)
@@ -259,6 +259,13 @@ def _twice(path: Path, cells: Sequence[Asked | None]) -> Iterator[Problem]:
         elif namesake is not cell:
             what = f"asks for two different {cell.contestant!r} on {cell.task}."
             yield Problem(str(path), what, "Put one into a matrix of its own.")
+
+
+def _mixed(path: Path, cells: Sequence[Asked | None]) -> Iterator[Problem]:
+    """Cells of which some are scored on test rows, and some on rows held out of train."""
+    if len({cell.recipe.data.validation_rows is None for cell in cells if cell is not None}) > 1:
+        what = "scores some cells on test rows and some on validation rows, which never mix."
+        yield Problem(str(path), what, "Set data.validation_rows in `base:`, for all.")
 
 
 def _problem(path: Path, document: Document, item: Mapping[str, Any]) -> Problem:

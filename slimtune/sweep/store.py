@@ -22,6 +22,7 @@ from slimtune.files import read_json, write_json
 from slimtune.runs import holder
 from slimtune.status import STATUS
 from slimtune.sweep.created import create_json, read_created
+from slimtune.tasks.task import TEST
 
 SCHEMA = 1
 SWEEPS = Path("sweeps")  # where studies lie unless told otherwise
@@ -228,10 +229,12 @@ def result_of(folder: Path, attempt: Path, *, wall_s: float, usd_per_hour: float
     cell, training = read_json(folder / "cell.json"), _json(attempt / "training.json")
     environment = _json(attempt / "environment.json") or {}
     sides = {side: _json(attempt / side / "evaluation.json") for side in SIDES}
+    data = read_json(attempt / "data.json")
     return {
         "schema": SCHEMA,
         **{name: cell[name] for name in ("cell", "contestant", "model", "task")},
-        "kind": read_json(attempt / "data.json")["kind"],
+        "kind": data["kind"],
+        "scored_on": data.get("scored_on", TEST),  # an attempt begun by an earlier version
         **{name: cell[name] for name in ("seed", "axes")},
         "attempt": str(attempt.relative_to(folder)),
         "sides": {side: found for side, found in sides.items() if found is not None},

@@ -1,23 +1,66 @@
-"""Each tuned student against each teacher on each task, paired by row: better, worse, or not clear."""
+"""Paired by row: each tuned student against each teacher on each task, and every contestant against a chosen one."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
+from slimtune.errors import unknown_name
 from slimtune.report.board import Against
 from slimtune.stats import ALPHA, Comparison, SeedNoise, holm, paired_difference, widened
-from slimtune.sweep.gather import Answers, Grid, paired
-from slimtune.wording import counted
+from slimtune.sweep.evidence import merged
+from slimtune.sweep.gather import Answers, Grid, Scored, paired
+from slimtune.wording import counted, in_common
 
 
 @dataclass(frozen=True)
 class Pair:
     """Two sides that answered the same task, `b` being the student; `trained_a` False for a teacher."""
 
-    a: Answers
-    b: Answers
+    a: Scored
+    b: Scored
     trained_a: bool = False
+
+
+@dataclass(frozen=True)
+class Apart:
+    """A contestant minus the chosen one, tuned against tuned: on one task, or on all that both have, each row of them
+    counting the same. `comparison` has the noise of seeds in its interval where several seeds tell it."""
+
+    contestant: str
+    tasks: tuple[str, ...]
+    seeds: int
+    score: float
+    comparison: Comparison
+
+
+def apart_from(grid: Grid, chosen: str, noise: SeedNoise | None, rng: np.random.Generator) -> tuple[Apart, ...]:
+    """Every trained contestant against a chosen one, by its full name or by what the names do not have in common:
+    task by task, then on all. Raises UserError for a name that is not there."""
+    names = {one.removeprefix(in_common(grid.contestants)): one for one in grid.trained}
+    first = names.get(chosen, chosen)
+    if first not in grid.trained:
+        raise unknown_name("contestant", chosen, list(names))
+    found = []
+    for one in grid.trained:
+        tasks = [task for task in grid.tasks if all(grid.answers(name, task, "tuned") for name in (first, one))]
+        if one != first and tasks:
+            lots = [(task,) for task in tasks] + ([tuple(tasks)] if len(tasks) > 1 else [])
+            found += [_apart(grid, first, one, lot, noise, rng) for lot in lots]
+    return tuple(found)
+
+
+def _apart(
+    grid: Grid, first: str, one: str, tasks: tuple[str, ...], noise: SeedNoise | None, rng: np.random.Generator
+) -> Apart:
+    """On several tasks the luck of each training counts for its share of the rows only."""
+    a, b = (merged(grid, name, tasks, "tuned") for name in (first, one))
+    if noise is not None:
+        rows = [len(grid.answers(one, task, "tuned").rows) for task in tasks]
+        noise = replace(noise, sd=noise.sd * math.hypot(*rows) / sum(rows))
+    comparison = compared(Pair(a, b, trained_a=True), noise, rng)
+    return Apart(one, tasks, min(len(a.seeds), len(b.seeds)), b.value, comparison)
 
 
 def compared(pair: Pair, noise: SeedNoise | None, rng: np.random.Generator) -> Comparison | None:

@@ -1,7 +1,6 @@
 """From rows to a Task: labels, the selection, the system turn, ids. What folders and foreign files have in common."""
 
 import re
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +12,9 @@ from slimtune.scorers import get_scorer, gold_completion
 from slimtune.tasks.job import Job
 from slimtune.tasks.kinds import KINDS
 from slimtune.tasks.prompting import system_turn
-from slimtune.tasks.task import TRAINING_TEXT, Selection, Task
+from slimtune.tasks.split import hold_out_validation, spread, stratum
+from slimtune.tasks.task import TEST, TRAINING_TEXT, VALIDATION, Selection, Task
+from slimtune.wording import counted
 
 _ANSWER_CAP_TOKENS = 4096
 
@@ -56,10 +57,12 @@ def assemble(job: Job, train: Drafts, test: Drafts, selection: Selection) -> Tas
     if job.kind == "classification" and not job.labels:
         job = replace(job, labels=tuple(sorted({str(example.target) for example in train.examples})))
     chosen_job, chosen_train, chosen_test = _select(job, train.examples, test.examples, selection)
-    instruction = _instruction(chosen_job)
+    instruction, validation = _instruction(chosen_job), selection.validation_rows is not None
     return Task(
         name=job.name,
-        title=_title(job, chosen_job, (train.examples, chosen_train), (test.examples, chosen_test)),
+        title=_title(
+            job, chosen_job, (train.examples, chosen_train), (test.examples, chosen_test), validation=validation
+        ),
         kind=job.kind,
         instruction=instruction or _common_system(chosen_train + chosen_test),
         scorer=get_scorer(job.scorer or kind.scorer).name,
@@ -73,6 +76,7 @@ def assemble(job: Job, train: Drafts, test: Drafts, selection: Selection) -> Tas
         source=job.source,
         notes=_notes(job, chosen_job, selection, len(train.examples), len(test.examples)),
         skipped=(*train.problems, *test.problems),
+        scored_on=VALIDATION if validation else TEST,
         openings=job.openings,
     )
 
@@ -84,28 +88,6 @@ def _instruction(job: Job) -> str:
         raise UserError(f"{job.shown}: the task {error}") from error
 
 
-def spread(strata: Sequence[str], seed: Sequence[int], *, first: float = 0.0) -> list[int]:
-    """The indices of `strata` in a seeded order of which every beginning holds the strata in proportion.
-
-    `first` places the first member of a stratum: at 0.0 each stratum is met before any is met twice; at 0.5 a stratum
-    of n members comes up after 1/(2n) of the whole, so that rare ones come late.
-    """
-    import numpy as np
-
-    order = np.random.default_rng(list(seed)).permutation(len(strata)).tolist()
-    total, seen, ranked = Counter(strata), Counter[str](), []
-    for place, index in enumerate(order):
-        stratum = strata[index]
-        ranked.append(((seen[stratum] + first) / total[stratum], place, index))
-        seen[stratum] += 1
-    return [index for _, _, index in sorted(ranked)]
-
-
-def stratum(example: Example, kind: str) -> str:
-    """What a choice of rows keeps in proportion: the label where there is one, how deep a needle lies."""
-    return str(example.target) if kind == "classification" else str(example.meta.get("depth", ""))
-
-
 def _select(
     job: Job, train: tuple[Example, ...], test: tuple[Example, ...], selection: Selection
 ) -> tuple[Job, tuple[Example, ...], tuple[Example, ...]]:
@@ -115,6 +97,11 @@ def _select(
         test = tuple(example for example in test if example.target in job.labels)
         if not train or not test:
             raise UserError(f"{job.shown}: no {'test' if train else 'training'} row has one of the selected labels.")
+    if selection.validation_rows is not None:
+        rows, seed = selection.validation_rows, _test_seed(selection)
+        held = hold_out_validation(train, kind=job.kind, rows=rows, seed=seed)
+        test = tuple(example for index, example in enumerate(train) if index in held)
+        train = tuple(example for index, example in enumerate(train) if index not in held)
     return (
         job,
         _choose(train, job.kind, selection.train_rows, (selection.seed, 0)),
@@ -175,16 +162,20 @@ def _title(
     chosen: Job,
     train: tuple[tuple[Example, ...], tuple[Example, ...]],
     test: tuple[tuple[Example, ...], tuple[Example, ...]],
+    *,
+    validation: bool,
 ) -> str:
     parts = [job.shown]
     labels = set(chosen.labels)
     limited = labels != set(job.labels)
     if limited:
         parts.append(f"{len(labels)} of {len(job.labels)} {job.label_noun}")
-    for side, (every, rows) in (("training", train), ("test", test)):
+    for side, (every, rows) in {"training": train, **({} if validation else {"test": test})}.items():
         of = [example for example in every if example.target in labels] if limited else every
         if len(rows) < len(of):
             parts.append(f"{len(rows):,} of {len(of):,} {side} rows")
+    if validation:
+        parts.append(f"scored on {counted(len(test[1]), 'validation row')} held out of train")
     return ", ".join(parts)
 
 
@@ -195,10 +186,15 @@ def _notes(job: Job, chosen: Job, selection: Selection, train_rows: int, test_ro
             f"Only {len(chosen.labels)} of {len(job.labels)} {job.label_noun} are used, in the prompt and in the rows: "
             "the scores may not be set beside those on all of them."
         )
-    for side, asked, there, seed in (
-        ("training", selection.train_rows, train_rows, selection.seed),
-        ("test", selection.test_rows, test_rows, _test_seed(selection)),
-    ):
+    sides = [("training", selection.train_rows, train_rows, selection.seed)]
+    if selection.validation_rows is None:
+        sides.append(("test", selection.test_rows, test_rows, _test_seed(selection)))
+    else:
+        notes.append(
+            f"Scored on validation rows held out of train (seed {_test_seed(selection)}), not on the test rows: such "
+            "scores choose settings, and may not be set beside scores on test rows."
+        )
+    for side, asked, there, seed in sides:
         if asked is not None:
             text = f"At most {asked:,} {side} rows were asked for; there are {there:,}."
             notes.append(text if asked > there else f"The {side} rows are a seeded choice (seed {seed}).")

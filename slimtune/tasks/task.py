@@ -9,6 +9,7 @@ from slimtune.data import Example
 from slimtune.errors import Problem, UserError
 from slimtune.files import digest_json
 
+TEST, VALIDATION = "test", "validation"  # what a task is scored on
 TRAINING_TEXT = "training_text"  # in an Example's meta: a text to learn, no example of what is asked
 
 
@@ -21,12 +22,13 @@ class Selection:
     train_rows: int | None = None
     test_rows: int | None = None
     seed: int = 0
-    test_seed: int | None = None  # of the choice of test rows, where it is not `seed`
+    test_seed: int | None = None  # of the choice of test or validation rows, where it is not `seed`
+    validation_rows: int | None = None  # so many training rows are held out, and stand in place of the test rows
     skip_bad: bool = False  # leave out rows that cannot be read, and count them, where they would be refused
 
     def __post_init__(self) -> None:
-        for name, rows in (("train_rows", self.train_rows), ("test_rows", self.test_rows)):
-            if rows is not None and rows < 1:
+        for name in ("train_rows", "test_rows", "validation_rows"):
+            if (rows := getattr(self, name)) is not None and rows < 1:
                 raise UserError(f"{name} is {rows}; take at least one row, or leave it out for all of them.")
         if twice := sorted({label for label in self.labels if self.labels.count(label) > 1}):
             raise UserError(f"These labels are selected twice: {', '.join(twice)}. Name each once.")
@@ -55,6 +57,7 @@ class Task:
     notes: tuple[str, ...] = ()  # what a reader of a score must know
     skipped: tuple[Problem, ...] = ()
     folder: str = ""  # where the rows lie, unless they come with slimtune or from files
+    scored_on: str = TEST  # or VALIDATION: then `test` holds rows held out of train
     openings: tuple[str, ...] = ()  # questions that training and test share and may: a score is given without them too
 
     def is_opening(self, example: Example) -> bool:
@@ -62,12 +65,19 @@ class Task:
         said = [turn.content for turn in example.messages if turn.role != "system"]
         return len(said) == 1 and said[0] in self.openings
 
+    @property
+    def scored_noun(self) -> str:
+        """What a row of `test` is called."""
+        return f"{self.scored_on} row"
+
     @cached_property
     def digest(self) -> str:
         """SHA-256 over all that can change a score or a gradient: kind, scorer, labels, token limit, every row in
         order. Titles and licences are not in it."""
+        validation = {"scored_on": VALIDATION} if self.scored_on == VALIDATION else {}
         return digest_json(
             {
+                **validation,
                 "kind": self.kind,
                 "scorer": self.scorer,
                 "labels": list(self.labels),
