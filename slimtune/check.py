@@ -15,7 +15,7 @@ from slimtune.errors import Problem, Problems, UserError
 from slimtune.gpus import DetectedGpu, GpuSpec
 from slimtune.lengths import RowTokens, TokenReport, guess_tokens
 from slimtune.models import ModelSpec, get_model
-from slimtune.plan import Plan, context_problem, make_plan, refuse_needles, yarn_for
+from slimtune.plan import Plan, context_problem, make_plan, pinned_words, refuse_needles, yarn_for
 from slimtune.recipe import Recipe, RecipeSource
 from slimtune.scorers import get_scorer
 from slimtune.scorers.judge import judge_misfit
@@ -113,28 +113,29 @@ def plan_of(
     recipe, spec = prepared.recipe, prepared.spec
     rows = counted or guess_tokens(prepared.task.train)
     lengths, answers = rows.lengths, rows.answers
-    plan = make_plan(
-        spec,
-        gpu=gpu,
-        lora_r=recipe.lora.r,
-        context_tokens=recipe.context.length,
-        batch=recipe.train.batch,
-        rows=len(lengths),
-        epochs=recipe.train.epochs,
-        micro_batch=recipe.train.micro_batch,
-        quantisation=quantisation or recipe.train.quantisation,
-        longest_row_tokens=max(lengths),
-        longest_answer_tokens=max(answers),
-        row_tokens_mean=sum(lengths) / len(lengths),
-        collation=recipe.train.collation,
-        prefix_tokens=rows.prefix,
-    )
+    train = recipe.train
+    given = {
+        "gpu": gpu,
+        "lora_r": recipe.lora.r,
+        "context_tokens": recipe.context.length,
+        "batch": train.batch,
+        "rows": len(lengths),
+        "epochs": train.epochs,
+        "longest_row_tokens": max(lengths),
+        "longest_answer_tokens": max(answers),
+        "row_tokens_mean": sum(lengths) / len(lengths),
+        "prefix_tokens": rows.prefix,
+    }
+    pinned = {"micro_batch": train.micro_batch, "quantisation": train.quantisation, "collation": train.collation}
+    kept = {"quantisation": quantisation} if quantisation else {}
+    plan = make_plan(spec, **given, **{**pinned, **kept})
+    slower = pinned_words(train, plan, make_plan(spec, **given, **kept))
     yarn = yarn_for(spec, recipe.context)
     refuse_needles(spec, plan, yarn)
     notes = [yarn.note] if yarn else []
     if counted is None and (longer := sum(length > recipe.context.length for length in lengths)):
         notes.append(f"Training rows that may exceed the context of {recipe.context.length:,} tokens: {longer:,}.")
-    return replace(plan, notes=(*plan.notes, *notes))
+    return replace(plan, notes=(*plan.notes, *slower, *notes))
 
 
 def detectable(prepared: Ready) -> float:

@@ -5,12 +5,15 @@ import json
 
 import pytest
 
+from slimtune.check import plan_of, ready
 from slimtune.errors import CannotWrite, UserError
 from slimtune.gpus import DetectedGpu, get_gpu
 from slimtune.models import get_model
 from slimtune.plan import Setting, choose_collation, high_gib, make_plan, parts_gib, refuse_full_disk
 from slimtune.plan.calibration import CONSTANTS, errors_held_out, fit, read_table
 from slimtune.plan.planner import powers_of_two_dividing
+from slimtune.recipe import Train, check_recipe
+from slimtune.strict_yaml import Document
 
 QWEN3_4B = get_model("qwen3-4b")
 # SmolLM2-135M, fp32, two cores: checkpointing, rows, their tokens, those of the answer, peak of resident memory in GiB
@@ -255,3 +258,23 @@ def test_a_job_that_the_disk_has_no_room_for_is_refused_before_it_begins(tmp_pat
     refuse_full_disk(QWEN3_4B, setting, keep_checkpoints=2, run=tmp_path / "not" / "there", download=None)
     with pytest.raises(CannotWrite, match=r"needs [\d,.]+ GiB of space .* HF_HOME"):  # more than any disk holds
         refuse_full_disk(QWEN3_4B, setting, keep_checkpoints=10**7, run=tmp_path / "run", download=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("train", "gpu", "said"),
+    [
+        ({"micro_batch": 2}, "T4", "micro_batch is pinned to 2:"),
+        ({"collation": "padded"}, "T4", "collation is pinned to padded: shared-prefix batches train faster"),
+        ({"collation": "padded"}, None, "collation is pinned to padded: shared-prefix batches train faster"),
+        ({"quantisation": "4bit"}, "T4", "quantisation is pinned to 4bit: 16-bit weights fit"),
+        ({"batch": 4}, "T4", f"batch is pinned to 4: {Train().batch} rows a step, the default"),
+        ({"batch": 4}, None, None),
+        ({"collation": "shared-prefix", "quantisation": "16bit"}, "T4", None),
+        ({}, "T4", None),
+    ],
+)
+def test_a_plan_says_what_is_pinned_to_something_slower(train, gpu, said):
+    recipe = {"model": "smollm2-135m-embedded", "task": "banking77", "data": {"train_rows": 200}}
+    prepared = ready(check_recipe(Document({**recipe, "train": train}), "r.yaml"))
+    notes = [note for note in plan_of(prepared, gpu=gpu and get_gpu(gpu)).notes if "pinned to" in note]
+    assert len(notes) == (said is not None) and (said is None or said in notes[0])

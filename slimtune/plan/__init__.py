@@ -12,6 +12,7 @@ from slimtune.plan.collation import SHARED_PREFIX_TYPES, choose_collation
 from slimtune.plan.context import Yarn, context_problem, refuse_needles, usable_tokens, yarn_for
 from slimtune.plan.host import disk_gib, ram_gib, refuse_full_disk
 from slimtune.plan.memory import Setting, filled, high_gib, parts_gib, with_levers
+from slimtune.plan.pinned import pinned_words
 from slimtune.plan.planner import Plan, choose_precision, make_plan
 from slimtune.plan.speed import Speed, estimate_speed
 
@@ -30,6 +31,7 @@ __all__ = [
     "high_gib",
     "make_plan",
     "parts_gib",
+    "pinned_words",
     "ram_gib",
     "refuse_full_disk",
     "refuse_needles",
