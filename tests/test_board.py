@@ -375,6 +375,14 @@ def test_every_number_leads_to_a_report_or_to_the_line_of_its_cells(written):
     assert all((written["html"].parent / unquote(link)).is_file() for link in files)
 
 
+def test_a_store_that_was_copied_without_its_reports_has_a_leaderboard_too(tmp_path):
+    store = put_study(tmp_path / "copied", Made({"a, r 8": 0.5, "a, r 64": 0.7}, ("banking77",)))
+    for report in store.glob("cells/*/attempts/*/report.html"):
+        report.unlink()
+    page = write_board(board_of(store), tmp_path / "out")["html"].read_text()
+    assert "report.html" not in page and page.count("examples.parquet") >= 6
+
+
 def test_the_page_loads_nothing_and_runs_nothing(written):
     page = Page(text(written["html"]))
     assert {"script", "img", "iframe", "link", "object"}.isdisjoint(page.tags)
