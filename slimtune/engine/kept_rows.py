@@ -50,7 +50,7 @@ def _name(renderer: Renderer, tokenizer: Any, examples: Sequence[Example], *, sk
             "schema": _SCHEMA, "rows": asked.hexdigest(), "skip_bad": skip_bad, "model": renderer.spec.key,
             "tokenizer": hashlib.sha256(tokenizer.to_str().encode()).hexdigest(),
             "template": renderer.template_sha256, "thinking": renderer.thinking, "stops": sorted(renderer.stop_ids),
-            "versions": [importlib.metadata.version(name) for name in ("slimtune", "transformers", "tokenizers")],
+            "versions": [__version__, *(importlib.metadata.version(name) for name in ("transformers", "tokenizers"))],
         }
     )  # fmt: skip
 
