@@ -17,6 +17,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 
+from slimtune import __version__
 from slimtune.data import Example
 from slimtune.engine.render import Encoded, Renderer, encode_rows
 from slimtune.errors import CannotWrite
