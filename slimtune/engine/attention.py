@@ -9,7 +9,7 @@ back through them each part's gradient is the kernel's own, given the whole outp
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from transformers import AttentionInterface
@@ -41,6 +41,20 @@ class Row:
         first = Sequences.of(layout.prefixes, layout.prefixes)
         return cls(layout.ahead, first, Sequences.of(layout.suffix_tokens, layout.prefixes), own)
 
+    def to(self, device: torch.device) -> "Row":
+        moved = (part and part.to(device) for part in (self.first, self.shared, self.own))
+        return Row(self.ahead, *moved)
+
+    def attend(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float) -> torch.Tensor:
+        return row_attention(query, key, value, self, scale)
+
+
+def joined(one: Seen, other: Seen) -> tuple[torch.Tensor, torch.Tensor]:
+    """Of the same queries over some keys and over others: the output over all, and its sums."""
+    whole = torch.logaddexp(one.sums, other.sums)
+    weights = [(seen.sums - whole).exp().T[..., None] for seen in (one, other)]
+    return (one.out * weights[0] + other.out * weights[1]).to(one.out.dtype), whole
+
 
 def row_attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, row: Row, scale: float) -> torch.Tensor:
     """query: [T, heads, dim], key and value: [T, key heads, dim]; returns [T, heads, dim]."""
@@ -58,9 +72,7 @@ class _RowAttention(torch.autograd.Function):
             before = [x[: row.ahead] for x in asked]
             first = kernel.there(*before, row.first, causal=True, scale=scale)
             shared = kernel.there(own[0], *before[1:], row.shared, causal=False, scale=scale)
-            whole = torch.logaddexp(mine.sums, shared.sums)
-            weights = [(seen.sums - whole).exp().T[..., None] for seen in (mine, shared)]
-            merged = (mine.out * weights[0] + shared.out * weights[1]).to(query.dtype)
+            merged, whole = joined(mine, shared)
             out, sums = torch.cat([first.out, merged]), [whole, first.sums]
             states += [*first.state, *shared.state]
         ctx.kernel, ctx.row, ctx.scale = kernel, row, scale
@@ -104,12 +116,19 @@ def worth_it(row: Row, layout: Layout, *, window: int | None = None) -> bool:
     return own + shared + first + calls < len(layout.ids) ** 2
 
 
+class Attends(Protocol):
+    """What tokens of a row see: query [T, heads, dim], key and value [T, key heads, dim] to [T, heads, dim]. It is
+    asked once a layer, from the first to the last."""
+
+    def attend(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float) -> torch.Tensor: ...
+
+
 def over_segments(
-    Q: torch.Tensor, K: torch.Tensor, V: torch.Tensor, prefix_seg_info: Row, scale: float | None = None
+    Q: torch.Tensor, K: torch.Tensor, V: torch.Tensor, prefix_seg_info: Attends, scale: float | None = None
 ) -> torch.Tensor:
     """What Unsloth's layers call for a row with segments. Q, K, V: [1, T, heads, dim]."""
     scale = Q.shape[-1] ** -0.5 if scale is None else scale
-    return row_attention(Q[0], K[0], V[0], prefix_seg_info, scale)[None]
+    return prefix_seg_info.attend(Q[0], K[0], V[0], scale)[None]
 
 
 def on_attention(
@@ -126,7 +145,7 @@ def on_attention(
 ) -> tuple[torch.Tensor, None]:
     """What transformers calls for its SDPA attention: that, in parts where the mask knows its row. query: [1, heads, T,
     dim], key and value: [1, key heads, T, dim]; returns [1, T, heads, dim]."""
-    row: Row | None = getattr(attention_mask, "row", None)
+    row: Attends | None = getattr(attention_mask, "row", None)
     if row is None:
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, is_causal=is_causal,

@@ -51,7 +51,8 @@ class Layout:
     """One row of all examples: the prefix of each group first, then the suffixes, group by group. Each tensor is [T].
     `group` numbers the groups; `segment` is 0 in a prefix, and numbers the suffixes from 1 over all groups. `before` is
     the place of the token that comes before in its own example, NOWHERE at its beginning. `prefixes` [groups] and
-    `suffixes` [rows] are their tokens, `members` [groups] the rows of each. Without a prefix there is one group."""
+    `suffixes` [rows] are their tokens, `members` [groups] the rows of each, `order` [rows] which row each suffix is of.
+    Without a prefix there is one group."""
 
     ids: torch.Tensor
     labels: torch.Tensor
@@ -62,6 +63,7 @@ class Layout:
     prefixes: tuple[int, ...]
     suffixes: tuple[int, ...]
     members: tuple[int, ...]
+    order: tuple[int, ...]
 
     @property
     def ahead(self) -> int:
@@ -112,4 +114,5 @@ def shared_prefix(rows: Sequence[Encoded]) -> Layout:
             suffixes.append(len(row) - shared)
             add(row.prompt[shared:], row.answer, first=shared, number=number, own=len(suffixes), ahead=ahead)
     tensors = [torch.tensor(values) for values in (ids, labels, positions, group, segment, before)]
-    return Layout(*tensors, tuple(prefixes), tuple(suffixes), tuple(map(len, groups)))
+    order = tuple(itertools.chain(*groups))
+    return Layout(*tensors, tuple(prefixes), tuple(suffixes), tuple(map(len, groups)), order)

@@ -38,7 +38,7 @@ def padded(
     pad, said = loaded.renderer.tokenizer.pad_token_id, said or [[] for _ in prompts]
     asked = [[*prompt, *before] for prompt, before in zip(prompts, said, strict=True)]
     width, everyone = max(map(len, asked)), np.arange(len(asked))
-    ends = _Ends(loaded.renderer.stop_ids, said, max_new_tokens, few=few)
+    ends = Ends(loaded.renderer.stop_ids, said, max_new_tokens, few=few)
     before = np.array([len(tokens) for tokens in said])
 
     def ended(tokens: torch.Tensor, scores: object) -> torch.Tensor:
@@ -73,7 +73,7 @@ def padded(
     return [(tokens[:count], bool(over)) for tokens, count, over in zip(new, ends.counts, ends.over, strict=True)]
 
 
-class _Ends:
+class Ends:
     """Who has ended: by a stop token, in circles, or with as many tokens as there may be."""
 
     def __init__(self, stops: frozenset[int], said: Sequence[Sequence[int]], max_new_tokens: int, *, few: int):

@@ -16,6 +16,7 @@ import torch
 from slimtune.data import Completion, Example
 from slimtune.engine.circles import circle_end
 from slimtune.engine.collate import prefix_length
+from slimtune.engine.continued import Continued, is_continued
 from slimtune.engine.decode import is_packed, packed, padded
 from slimtune.engine.load import Loaded
 from slimtune.engine.memory import is_out_of_memory, release
@@ -25,6 +26,7 @@ from slimtune.models.thoughts import opens_thought, split_thought
 
 _BATCH = {"cpu": 64, "cuda": 128}
 _TOKENS = {"cpu": 4096, "cuda": 131072}  # of prompts at a time; a packed row's mask takes their square
+_CONTINUED_BATCH = 512  # examples that share what is computed once; fewer where memory is short
 _FEW = 4  # a batch is over when no more than a fourth of it goes on
 
 
@@ -50,16 +52,22 @@ def generate(loaded: Loaded, examples: Sequence[Example], max_new_tokens: int) -
             f"The longest prompt and its answer take {longest} tokens, and the model was loaded for {loaded.window}. "
             "Ask with fewer examples (few-shot), or a smaller max_new_tokens."
         )
-    batch, device = _BATCH[loaded.device.type], loaded.device.type
-    shared = prefix_length([row.prompt for row in rows]) if rows and is_packed(loaded) else 0
-    waiting, begun = sorted(rows, key=len, reverse=True), []
+    device = loaded.device.type
     FastLanguageModel.for_inference(loaded.model)
+    continued = Continued(loaded) if is_continued(loaded) else None
+    batch = _CONTINUED_BATCH if continued else _BATCH[device]
+    shared = prefix_length([row.prompt for row in rows]) if rows and (continued or is_packed(loaded)) else 0
+    waiting, begun = sorted(rows, key=len, reverse=True), []
     while waiting or begun:
         queue = begun if len(begun) >= batch or not waiting else waiting
         queue.sort(key=len, reverse=True)
-        part = queue[: max(1, min(batch, _TOKENS[device] // (len(queue[0]) - shared)))]
+        own = len(queue[0]) - shared
+        most = _TOKENS[device] // own
+        if continued:
+            most = continued.most_rows(shared_tokens=shared, own_tokens=own, new_tokens=max_new_tokens)
+        part = queue[: max(1, min(batch, most))]
         few = len(part) // _FEW if len(waiting) + len(begun) > len(part) else 0
-        if not _answered(loaded, part, max_new_tokens, few=few):
+        if not _answered(loaded, part, max_new_tokens, continued, few=few):
             if batch == 1:
                 raise UserError(f"A prompt of {len(part[0].prompt)} tokens does not fit the memory.")
             batch = max(1, min(batch, len(part)) // 2)
@@ -80,14 +88,18 @@ def answer_aloud(
     return _completion(loaded, row)
 
 
-def _answered(loaded: Loaded, rows: Sequence[_Row], max_new_tokens: int, *, few: int) -> bool:
+def _answered(
+    loaded: Loaded, rows: Sequence[_Row], max_new_tokens: int, continued: Continued | None, *, few: int
+) -> bool:
     """Whether there was memory for it; if not, nothing was said."""
     try:
-        _answer(loaded, rows, max_new_tokens, few=few)
+        _answer(loaded, rows, max_new_tokens, continued=continued, few=few)
         return True
     except Exception as error:
         if not is_out_of_memory(error):
             raise
+    if continued:
+        continued.forget()
     release()
     return False
 
@@ -98,6 +110,7 @@ def _answer(
     max_new_tokens: int,
     heard: Callable[[int], bool] | None = None,
     *,
+    continued: Continued | None = None,
     few: int = 0,
 ) -> None:
     """Say more to every row, to its end where the batch is not over before."""
@@ -105,10 +118,12 @@ def _answer(
     if sampling := loaded.sampling:
         draws = Draws(sampling, prompts, tokens=max_new_tokens, seed=loaded.seed)
     with torch.inference_mode():
-        if is_packed(loaded):
+        said = [row.said for row in rows]
+        if continued:
+            found = continued.say(prompts, max_new_tokens, draws, said=said, few=few)
+        elif is_packed(loaded):
             found = [(tokens, True) for tokens in packed(loaded, prompts, max_new_tokens, heard, draws)]
         else:
-            said = [row.said for row in rows]
             found = padded(loaded, prompts, max_new_tokens, heard, draws, said=said, few=few)
     for row, (tokens, over) in zip(rows, found, strict=True):
         row.said, row.over = [*row.said, *tokens], over

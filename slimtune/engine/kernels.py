@@ -5,7 +5,7 @@ Turing and fp32 have too; on a CPU its flash kernel, which takes sequences of on
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate, pairwise
 from typing import NamedTuple, Protocol
@@ -33,19 +33,25 @@ class Seen(NamedTuple):
 @dataclass(frozen=True)
 class Sequences:
     """Queries and keys of many sequences, one after the other. `queries` and `keys` [n + 1], int32: where each begins;
-    `longest_query`, `longest_key`: tokens that none is longer than; `tokens`: queries in all."""
+    `longest_query`, `longest_key`: tokens that none is longer than; `tokens`: queries in all. `used` [n], int32: of each
+    one's keys there are only so many, and room for more; None: all there are. On the way back all must be."""
 
     queries: torch.Tensor
     keys: torch.Tensor
     longest_query: int
     longest_key: int
     tokens: int
+    used: torch.Tensor | None = None
 
     @classmethod
     def of(cls, queries: Sequence[int], keys: Sequence[int]) -> "Sequences":
         """From the lengths of each, on the CPU."""
         begins = [torch.tensor([0, *accumulate(lengths)], dtype=torch.int32) for lengths in (queries, keys)]
         return cls(begins[0], begins[1], max(queries), max(keys), sum(queries))
+
+    def to(self, device: torch.device) -> "Sequences":
+        moved = {name: getattr(self, name).to(device) for name in ("queries", "keys")}
+        return replace(self, **moved)
 
     @cached_property
     def owner(self) -> torch.Tensor:
@@ -60,8 +66,10 @@ class Sequences:
 
     def slices(self) -> list[tuple[slice, slice]]:
         """Of the queries and of the keys, sequence by sequence; of those that have any."""
-        queries, keys = (pairwise(begins.tolist()) for begins in (self.queries, self.keys))
-        pairs = [(slice(*mine), slice(*theirs)) for mine, theirs in zip(queries, keys, strict=True)]
+        queries, keys = ([slice(*ends) for ends in pairwise(x.tolist())] for x in (self.queries, self.keys))
+        if self.used is not None:
+            keys = [slice(one.start, one.start + used) for one, used in zip(keys, self.used.tolist(), strict=True)]
+        pairs = zip(queries, keys, strict=True)
         return [(mine, theirs) for mine, theirs in pairs if mine.stop > mine.start]
 
     def side_by_side(self, x: torch.Tensor) -> torch.Tensor:
@@ -125,7 +133,7 @@ class _Flash:
     def there(self, query, key, value, over: Sequences, *, causal: bool, scale: float) -> Seen:
         out, sums, *state = _OPS._flash_attention_forward(
             query, key, value, over.queries, over.keys, over.longest_query, over.longest_key, 0.0, causal, False,
-            scale=scale,
+            scale=scale, seqused_k=over.used,
         )  # fmt: skip
         assert sums.shape == (query.shape[1], query.shape[0]), f"sums of shape {tuple(sums.shape)}"
         return Seen(out, sums, tuple(state[:2]))
@@ -161,7 +169,7 @@ class _Efficient:
         key, value = (_for_all_heads(x, query) for x in (key, value))
         out, sums, *state = _OPS._efficient_attention_forward(
             query[None], key[None], value[None], None, over.queries, over.keys, over.longest_query, over.longest_key,
-            0.0, int(causal), True, scale=scale,
+            0.0, int(causal), True, scale=scale, seqlen_k=over.used,
         )  # fmt: skip
         return Seen(out[0], sums[over.owner, :, over.place].T.contiguous(), tuple(state[:2]))
 

@@ -5,6 +5,7 @@ parts_gib            the prediction itself, part by part (memory.py; calibration
 estimate_speed       how long and for how much, as a range (speed.py)
 disk_gib, ram_gib    what the job takes beside the card (host.py)
 choose_collation     how rows are laid out (collation.py)
+rows_at_a_time       how many examples are answered together (rows.py)
 yarn_for             how a context beyond the native one is reached (context.py)
 """
 
@@ -14,6 +15,7 @@ from slimtune.plan.host import disk_gib, ram_gib, refuse_full_disk
 from slimtune.plan.memory import Setting, filled, high_gib, parts_gib, with_levers
 from slimtune.plan.pinned import pinned_words
 from slimtune.plan.planner import Plan, choose_precision, make_plan
+from slimtune.plan.rows import rows_at_a_time
 from slimtune.plan.speed import Speed, estimate_speed
 
 __all__ = [
@@ -35,6 +37,7 @@ __all__ = [
     "ram_gib",
     "refuse_full_disk",
     "refuse_needles",
+    "rows_at_a_time",
     "usable_tokens",
     "with_levers",
     "yarn_for",
