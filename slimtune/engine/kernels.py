@@ -33,8 +33,8 @@ class Seen(NamedTuple):
 @dataclass(frozen=True)
 class Sequences:
     """Queries and keys of many sequences, one after the other. `queries` and `keys` [n + 1], int32: where each begins;
-    `longest_query`, `longest_key`: tokens that none is longer than; `tokens`: queries in all. `used` [n], int32: of each
-    one's keys there are only so many, and room for more; None: all there are. On the way back all must be."""
+    `longest_query`, `longest_key`: tokens that none is longer than; `tokens`: queries in all. `used` [n], int32: of
+    each one's keys there are only so many, and room for more; None: all there are. On the way back all must be."""
 
     queries: torch.Tensor
     keys: torch.Tensor

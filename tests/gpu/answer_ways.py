@@ -101,7 +101,7 @@ def adapt(loaded):
 
 
 def main(where: str, precision: str) -> None:
-    import unsloth  # noqa: F401, I001  first: it patches what the others import
+    import unsloth  # noqa: F401  first: it patches what the others import
 
     from slimtune.evaluate import choose_shots, with_shots
     from slimtune.tasks import get_task
@@ -119,9 +119,7 @@ def main(where: str, precision: str) -> None:
     compare(loaded, "8-shot", few, 16, batches=batches)
     if not exact:
         stops = {loaded.renderer.tokenizer.encode(text)[-1] for text in ("\n", ".")}
-        plain, loaded.renderer = loaded.renderer, replace(
-            loaded.renderer, stop_ids=loaded.renderer.stop_ids | stops
-        )
+        plain, loaded.renderer = loaded.renderer, replace(loaded.renderer, stop_ids=loaded.renderer.stop_ids | stops)
         compare(loaded, "a long tail", zero, 192, batches=(64,))
         loaded.renderer = plain
     adapt(loaded)
@@ -131,10 +129,10 @@ def main(where: str, precision: str) -> None:
 
 def families(tokenizer: Path) -> None:
     """Two random layers of each, in fp32."""
-    import unsloth  # noqa: F401, I001  first: it patches what the others import
-    import torch
-
     import families as made
+    import torch
+    import unsloth  # noqa: F401  first: it patches what the others import
+
     from slimtune.engine import load
     from slimtune.tasks import get_task
 
