@@ -1,91 +1,77 @@
-"""Answers by what was kept of their prefix beside plain ones, on this card: `python answer_ways.py FOLDER fp32|bf16`
-over real weights, `python answer_ways.py KEY bf16` over random ones in the shape of a model, and
-`python answer_ways.py families FOLDER` over two random layers of every family, with the tokenizer of FOLDER.
+"""Answers that go on from a kept prefix, and plain ones, on this card; `python answer_ways.py OUT.json WHAT ...`:
 
-One JSON line for each case: how many examples are answered otherwise than by the plain way with batches of 128, and
-seconds. Rendering is not timed.
+    real FOLDER bf16|fp32|4bit   real weights on Banking77: without an adapter, with examples in the prompt, adapted
+    hollow KEY [CARD]            random weights in a model's shape, thousands of shared tokens, in that card's memory
+    families FOLDER              two random layers of each family, in fp32, with the tokenizer of FOLDER
+
+OUT.json gets, for each case and way, what was said, in how many seconds, the peak of memory in GiB, how often there
+was too little of it, and why a step was not captured. Prompts are rendered before. A way's number is its batch.
 """
 
 import json
 import sys
 import tempfile
 import time
-from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 FAMILIES = ("llama-3.2-1b-instruct", "mistral", "qwen2", "qwen3-0.6b")
-WINDOW = {True: 2048, False: 8192}  # of words, of bytes
-PLAIN = 128
+KEPT = ("kept_512", "kept_96")
 
 
-def answer(loaded, examples, new_tokens, *, kept, batch):
-    """What was said, and in how many seconds; by what was kept, or plainly."""
+def answer(loaded, examples, new_tokens, way):
+    """By way of `kept_512`, `plain_128` and the like."""
+    import torch
+
     from slimtune.engine import generate as module
+    from slimtune.engine.continued import Continued
 
-    module.is_continued = lambda loaded: kept
-    module._BATCH["cuda"] = module._CONTINUED_BATCH = batch
+    kind, batch = way.split("_")
+    module.is_continued = lambda loaded: kind == "kept"
+    module._BATCH["cuda"] = module._CONTINUED_BATCH = int(batch)
+    short, made, answered = [], [], module._answered
+
+    def counted(*asked, **knobs):
+        done = answered(*asked, **knobs)
+        short.extend([] if done else [1])
+        return done
+
+    module._answered, module.Continued = counted, lambda loaded: made.append(Continued(loaded)) or made[-1]
+    torch.cuda.reset_peak_memory_stats()
     began = time.monotonic()
     found = dict(module.generate(loaded, examples, new_tokens))
-    return [(found[at].text, found[at].completion_tokens) for at in range(len(examples))], time.monotonic() - began
+    seconds, module._answered = time.monotonic() - began, answered
+    said = [[found[at].text, found[at].completion_tokens] for at in range(len(examples))]
+    peak = torch.cuda.max_memory_reserved() / 2**30
+    seen = {"said": said, "seconds": round(seconds, 3), "peak_gib": round(peak, 2), "short": len(short)}
+    return seen | {"not_captured": "".join(one.why_not for one in made)}
 
 
-def differing(one, other):
-    return sum(a != b for a, b in zip(one, other, strict=True))
+def case(seen, out, loaded, name, examples, new_tokens, ways):
+    answer(loaded, examples[:8], new_tokens, "plain_8")
+    answer(loaded, examples[:40], new_tokens, "kept_40")
+    seen[name] = {way: answer(loaded, examples, new_tokens, way) for way in ways}
+    print(name, {way: found["seconds"] for way, found in seen[name].items()}, flush=True)
+    out.write_text(json.dumps(seen))
 
 
-def compare(loaded, name, examples, new_tokens, *, batches=(64, 32)):
-    """The plain way in other batches says how much is rounding."""
-    ways = {"kept_512": (True, 512), "kept_96": (True, 96)} | {f"plain_{size}": (False, size) for size in batches}
-    answer(loaded, examples[:16], new_tokens, kept=False, batch=16)
-    plain, seconds = answer(loaded, examples, new_tokens, kept=False, batch=PLAIN)
-    counts = [tokens for _, tokens in plain]
-    seen = {"case": name, "n": len(plain), "kinds": len(set(plain)), "tokens": sum(counts), "longest": max(counts)}
-    seen[f"plain_{PLAIN}_s"] = seconds
-    for way, (kept, batch) in ways.items():
-        found, first = answer(loaded, examples, new_tokens, kept=kept, batch=batch)
-        again, seconds = answer(loaded, examples, new_tokens, kept=kept, batch=batch) if kept else (found, first)
-        seen |= {way: differing(found, plain), f"{way}_s": seconds, f"{way}_first_s": first}
-        if kept:
-            seen[f"{way}_again"] = differing(found, again)
-    print(json.dumps({key: round(value, 3) if isinstance(value, float) else value for key, value in seen.items()}))
-    sys.stdout.flush()
-
-
-def render_once():
-    """Rendering takes the same time for both."""
+def render_before():
+    """Every example once."""
     from slimtune.engine.render import Renderer
 
     theirs, known = Renderer.prompt_ids, {}
 
     def prompt_ids(self, example):
+        if isinstance(example, list):
+            return example
         key = (id(self.tokenizer), id(example))
         return known[key] if key in known else known.setdefault(key, theirs(self, example))
 
     Renderer.prompt_ids = prompt_ids
 
 
-def load(where, precision):
-    """Without an adapter where the weights are real."""
-    import torch
-
-    from slimtune.engine import load, measure, source
-    from slimtune.models import get_model
-    from slimtune.plan import Setting
-
-    if precision == "fp32":
-        load._weights_dtype = lambda precision: torch.float32
-    spec, real = get_model(where), Path(where).is_dir()
-    if not real:
-        setting = Setting("16bit", precision, False, 1, WINDOW[real], 64, cuda=True)
-        return measure.load_hollow(spec, setting, Path(tempfile.mkdtemp()) / "model", window=WINDOW[real], skip=None)
-    found = source.resolve_source(spec, quantisation="16bit", revision=None)
-    renderer = load.load_renderer(spec, found, thinking="off")
-    return load.load_model(spec, found, renderer, precision=precision, quantisation="16bit", window=WINDOW[real])
-
-
 def adapt(loaded):
-    """A fresh adapter that changes answers."""
+    """An adapter that changes answers."""
     import torch
 
     from slimtune.engine.lora import attach_lora
@@ -100,56 +86,72 @@ def adapt(loaded):
                 weight.normal_(0.0, 0.01)
 
 
-def main(where: str, precision: str) -> None:
-    import unsloth  # noqa: F401  first: it patches what the others import
+def real(out: Path, folder: str, kind: str) -> None:
+    import torch
 
+    from slimtune.engine import load, source
     from slimtune.evaluate import choose_shots, with_shots
+    from slimtune.models import get_model
     from slimtune.tasks import get_task
 
-    loaded, task = load(where, precision), get_task("banking77")
-    render_once()
-    shots = choose_shots(task, 8, seed=1)
-    zero = task.test[:512]
-    if not Path(where).is_dir():
-        return compare(loaded, "thousands shared, adapted", zero[:256], 16, batches=())
+    if kind == "fp32":
+        load._weights_dtype = lambda precision: torch.float32
+    precision, weights = ("fp32" if kind == "fp32" else "bf16"), ("4bit" if kind == "4bit" else "16bit")
+    spec = get_model(folder)
+    where = source.resolve_source(spec, quantisation=weights, revision=None)
+    renderer = load.load_renderer(spec, where, thinking="off")
+    loaded = load.load_model(spec, where, renderer, precision=precision, quantisation=weights, window=2048)
+    task, ways = get_task("banking77"), (*KEPT, "plain_128")
+    if kind == "bf16":
+        ways = ("kept_512", "plain_128", "plain_64", "plain_8")
+    shots, zero, seen = choose_shots(task, 8, seed=1), task.test[:384], {}
     few = [with_shots(example, shots) for example in task.test[:256]]
-    exact = precision == "fp32"
-    batches = () if exact else (64, 32)
-    compare(loaded, "zero-shot", zero[:256] if exact else zero, 16, batches=batches)
-    compare(loaded, "8-shot", few, 16, batches=batches)
-    if not exact:
-        stops = {loaded.renderer.tokenizer.encode(text)[-1] for text in ("\n", ".")}
-        plain, loaded.renderer = loaded.renderer, replace(loaded.renderer, stop_ids=loaded.renderer.stop_ids | stops)
-        compare(loaded, "a long tail", zero, 192, batches=(64,))
-        loaded.renderer = plain
+    case(seen, out, loaded, "zero-shot", zero, 16, ways)
+    if kind == "bf16":
+        case(seen, out, loaded, "one by one", zero[:64], 16, (*ways, "plain_1"))
+    case(seen, out, loaded, "8-shot", few, 16, ways)
     adapt(loaded)
-    compare(loaded, "zero-shot, adapted", zero[:256] if exact else zero, 16, batches=batches)
-    return None
+    case(seen, out, loaded, "adapted", zero, 16, ways)
 
 
-def families(tokenizer: Path) -> None:
-    """Two random layers of each, in fp32."""
+def hollow(out: Path, key: str, card: str = "") -> None:
+    from slimtune.engine import measure
+    from slimtune.engine.load import cap_memory
+    from slimtune.gpus import detect_gpu, get_gpu
+    from slimtune.models import get_model
+    from slimtune.plan import Setting, choose_precision
+    from slimtune.tasks import get_task
+
+    spec, gpu = get_model(key), get_gpu(card) if card else detect_gpu()
+    if card:
+        cap_memory(gpu)
+    setting = Setting("16bit", choose_precision(spec, gpu), False, 1, 8192, 64, cuda=True)
+    loaded = measure.load_hollow(spec, setting, Path(tempfile.mkdtemp()) / "model", window=8192, skip=None)
+    case({}, out, loaded, "thousands are shared", get_task("banking77").test[:256], 16, ("kept_512", "plain_128"))
+
+
+def families(out: Path, tokenizer: str) -> None:
     import families as made
+    import numpy as np
     import torch
-    import unsloth  # noqa: F401  first: it patches what the others import
 
     from slimtune.engine import load
-    from slimtune.tasks import get_task
 
     load._weights_dtype = lambda precision: torch.float32
-    tasks = [get_task(name).test[:20] for name in ("trec", "ecommerce", "clinc150")]
+    rng, prompts, seen = np.random.default_rng(3), [], {}
+    for shared, rows in ((300, 30), (40, 20), (0, 6)):
+        start = rng.integers(10, 1000, shared).tolist()
+        prompts += [start + rng.integers(10, 1000, int(own)).tolist() for own in rng.integers(1, 120, rows)]
     for key in FAMILIES:
         folder = Path(tempfile.mkdtemp()) / "model"
-        made.write_model(made.original(key), folder, tokenizer)
+        made.write_model(made.original(key), folder, Path(tokenizer))
         loaded = made.loaded_from(folder)
         adapt(loaded)
-        examples = [example for task in tasks for example in task]
-        fitting = [one for one in examples if len(loaded.renderer.prompt_ids(one)) < 480]
-        compare(loaded, key, fitting, 16, batches=())
+        case(seen, out, loaded, key, prompts, 24, (*KEPT, "plain_128"))
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "families":
-        families(Path(sys.argv[2]))
-    else:
-        main(sys.argv[1], sys.argv[2])
+    import unsloth  # noqa: F401  first: it patches what the others import
+
+    render_before()
+    {"real": real, "hollow": hollow, "families": families}[sys.argv[2]](Path(sys.argv[1]), *sys.argv[3:])
