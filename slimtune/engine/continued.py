@@ -6,6 +6,7 @@ says no more than `_NEW` tokens to each: who has more to say goes on in a later 
 """
 
 from unsloth import FastLanguageModel  # noqa: F401, I001  first: it patches what the others import
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any
@@ -25,24 +26,25 @@ from slimtune.engine.sampling import Draws
 from slimtune.plan import choose_collation, rows_at_a_time
 
 NEW_TOKENS = 512  # that a batch says to each at most: so much room is kept for every row
+_PROVEN_TYPES = {"llama"}  # proven on a card to answer as plainly
 
 States = Callable[[torch.Tensor, torch.Tensor, Attends], torch.Tensor]
 
 
 def is_continued(loaded: Loaded) -> bool:
-    """Whether `Continued` is the way: on a GPU, where rows of this family are proven to be laid out as one."""
+    """Whether `Continued` is the way: on a GPU, where rows of this family are laid out as one."""
     if loaded.device.type != "cuda" or loaded.precision == "fp32":
+        return False
+    if loaded.spec.traits.model_type not in _PROVEN_TYPES:
         return False
     return choose_collation(loaded.spec, asked="auto", cuda=True, prefix_tokens=1) == "shared-prefix"
 
 
 class Continued:
-    """Of one model. `states` gives the last hidden states [1, T, hidden] of tokens and positions [1, T]. Where a step
-    could not be captured, `why_not` says why."""
+    """Of one model. `states` gives the last hidden states [1, T, hidden] of tokens and positions [1, T]."""
 
     def __init__(self, loaded: Loaded, *, states: States | None = None):
-        self._loaded, self._states = loaded, states or self._by_unsloth
-        self.capturing, self.why_not = loaded.device.type == "cuda", ""
+        self._loaded, self._states, self.capturing = loaded, states or self._by_unsloth, loaded.device.type == "cuda"
         model = loaded.model
         self._whole = model.get_base_model() if hasattr(model, "get_base_model") else model
         self.forget()
@@ -55,7 +57,7 @@ class Continued:
         self._buffer = self._graph = self._logits = None
         self._warm = False
 
-    def most_rows(self, *, shared_tokens: int, own_tokens: int, new_tokens: int) -> int:
+    def most_rows(self, shared_tokens: int, own_tokens: int, new_tokens: int) -> int:
         """How many prompts like these there is memory for; what is kept of a batch before goes for it."""
         free, _ = torch.cuda.mem_get_info()
         free += torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
@@ -152,14 +154,16 @@ class Continued:
     def _capture(self) -> None:
         """A step as a graph. Where it cannot be one, steps are started by Python, here and later."""
         graph = torch.cuda.CUDAGraph()
+        capture = torch.cuda.graph(graph, capture_error_mode="thread_local")
         try:
-            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+            with torch.cuda.stream(torch.cuda.current_stream()), capture:  # back to it, should the capture fail
                 self._logits = self._step()
             self._graph = graph
         except Exception as error:
             if is_out_of_memory(error):
                 raise
-            self.capturing, self.why_not, self._logits = False, str(error), None
+            self.capturing, self._logits = False, None
+            warnings.warn(f"Answers come one kernel at a time: no CUDA graph of a step ({error}).", stacklevel=2)
 
     def _precision(self) -> Any:
         dtype = self._loaded.dtype

@@ -62,9 +62,7 @@ def generate(loaded: Loaded, examples: Sequence[Example], max_new_tokens: int) -
         queue = begun if len(begun) >= batch or not waiting else waiting
         queue.sort(key=len, reverse=True)
         own = len(queue[0]) - shared
-        most = _TOKENS[device] // own
-        if continued:
-            most = continued.most_rows(shared_tokens=shared, own_tokens=own, new_tokens=max_new_tokens)
+        most = continued.most_rows(shared, own, max_new_tokens) if continued else _TOKENS[device] // own
         part = queue[: max(1, min(batch, most))]
         few = len(part) // _FEW if len(waiting) + len(begun) > len(part) else 0
         if not _answered(loaded, part, max_new_tokens, continued, few=few):
