@@ -118,14 +118,14 @@ def write_model(spec: ModelSpec, folder: Path, tokenizer: Path) -> None:
     auto.from_config(config, dtype=torch.float32).save_pretrained(folder)
 
 
-def loaded_from(folder: Path, *, adapter: Path | None = None) -> Any:
+def loaded_from(folder: Path, *, adapter: Path | None = None, precision: str = "fp32") -> Any:
     """The model through the real engine, with a fresh adapter or a saved one."""
     from slimtune.engine import load, lora, source
 
     spec = get_model(str(folder))
     where = source.resolve_source(spec, quantisation="16bit", revision=None)
     renderer = load.load_renderer(spec, where, thinking="off")
-    loaded = load.load_model(spec, where, renderer, precision="fp32", quantisation="16bit", window=512)
+    loaded = load.load_model(spec, where, renderer, precision=precision, quantisation="16bit", window=512)
     loaded.model = lora.attach_lora(
         loaded.model, spec, r=8, alpha=16, dropout=0.0, seed=3, checkpointing=False, window=512
     )
@@ -240,16 +240,40 @@ def shared_prefixes(loaded: Any) -> dict[str, dict[str, float]]:
 
     rows = {name: rows_of(groups, alike=name == "the same row") for name, groups in PREFIXES.items()}
     plain = {name: over(loaded, [padded([row], pad_id=0) for row in found]) for name, found in rows.items()}
+    framed = {name: by_frame(loaded, found) for name, found in rows.items()}
     shared = {name: over(loaded, [as_batch(shared_prefix(found), loaded.model)]) for name, found in rows.items()}
     return {
         name: {
-            "losses": [way[name]["loss"] for way in (plain, shared)],
+            "losses": [way[name]["loss"] for way in (plain, shared, framed)],
             "tokens": [way[name]["tokens"] for way in (plain, shared)],
             "norm": plain[name]["gradient"].norm().item(),
             "apart": (shared[name]["gradient"] - plain[name]["gradient"]).norm().item(),
+            "framed_apart": (framed[name]["gradient"] - plain[name]["gradient"]).norm().item(),
         }
         for name in rows
     }
+
+
+def by_frame(loaded: Any, rows: list[Any]) -> dict[str, Any]:
+    """Loss and gradient of one step by the row in its frame, as transformers' layers compute it on a GPU."""
+    import torch
+
+    from slimtune.engine.collate import shared_prefix
+    from slimtune.engine.frame import Frame, FrameView
+    from slimtune.engine.row_layers import RowLayers
+
+    layout, layers = shared_prefix(rows), RowLayers(loaded.model)
+    frame = Frame.least(layout).roomy()
+    filled = frame.fill(layout)
+    filled[-1] = sum(len(row.answer) for row in rows)
+    view = FrameView.of(frame, filled)
+    loaded.model.train()
+    loaded.model.zero_grad()
+    with layers.told(view):
+        loss = layers.loss(view)
+        loss.backward()
+    gradient = torch.cat([p.grad.flatten() for p in loaded.model.parameters() if p.grad is not None])
+    return {"loss": loss.item(), "gradient": gradient}
 
 
 def over(loaded: Any, batches: list[dict[str, Any]]) -> dict[str, Any]:

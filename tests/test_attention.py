@@ -28,9 +28,9 @@ def layout(groups: list):
     return shared_prefix(rows)
 
 
-def by_mask(query, key, value, laid, scale):
+def by_mask(query, key, value, laid, scale, *, window=None):
     """Attention under the row's mask: [T, heads, dim] each."""
-    times, mask = query.shape[1] // key.shape[1], laid.mask().to(query.device)
+    times, mask = query.shape[1] // key.shape[1], laid.mask(window=window).to(query.device)
     heads = [x.transpose(0, 1)[None] for x in (query, *(x.repeat_interleave(times, dim=1) for x in (key, value)))]
     return torch.nn.functional.scaled_dot_product_attention(*heads, attn_mask=mask, scale=scale)[0].transpose(0, 1)
 

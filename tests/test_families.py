@@ -67,6 +67,7 @@ def test_a_shared_prefix_gives_the_loss_and_gradients_of_rows_by_themselves(seen
     for kind, found in seen["shared_prefix"].items():
         assert found["losses"][1] == pytest.approx(found["losses"][0], rel=1e-5), kind
         assert found["norm"] > 0 and found["apart"] < 1e-5 * found["norm"], kind
+        assert found["framed_apart"] < 1e-5 * found["norm"], kind
     by_themselves, together = seen["shared_prefix"]["long"]["tokens"]
     assert together < by_themselves / 6
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from slimtune.engine.attention import Row
-from slimtune.engine.collate import IGNORE, Layout, answers
+from slimtune.engine.collate import IGNORE, NOWHERE, Layout, answers
 from slimtune.engine.kernels import Sequences
 from slimtune.plan import filled
 
@@ -65,17 +65,20 @@ class Frame:
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """Of what a buffer holds, one after the other: ids, positions, where prefixes, the suffixes of a group and
-        suffixes begin, places and targets of answers, and how many tokens the loss is divided by."""
+        """Of what a buffer holds, one after the other: ids, positions, the places of tokens before, where prefixes,
+        the suffixes of a group and suffixes begin, places and targets of answers, and how many tokens the loss is
+        divided by."""
         begins = (self.groups + 2, self.groups + 2, self.rows + 2)
-        return self.tokens, self.tokens, *begins, self.answers, self.answers, 1
+        return self.tokens, self.tokens, self.tokens, *begins, self.answers, self.answers, 1
 
     def fill(self, layout: Layout) -> torch.Tensor:
         """The buffer [sum of sizes], int64, on the CPU: `layout` with filling. `items`, its last number, is left 0."""
         parts = [np.zeros(size, dtype=np.int64) for size in self.sizes]
-        ids, positions, first, groups, own, places, targets, _ = parts
+        ids, positions, before, first, groups, own, places, targets, _ = parts
         real = layout.ahead
-        for into, values in ((ids, layout.ids), (positions, layout.positions)):
+        before[:] = NOWHERE
+        moved = layout.before + (self.ahead - real) * (layout.before >= real)
+        for into, values in ((ids, layout.ids), (positions, layout.positions), (before, moved)):
             into[:real], into[self.ahead : self.ahead + len(values) - real] = values[:real], values[real:]
         for into, lengths, end in (
             (first, layout.prefixes, self.ahead),
@@ -96,18 +99,21 @@ class Frame:
 @dataclass(frozen=True)
 class FrameView:
     """A filled frame as a model takes it, each a view of its buffer or made of one: `ids`, `positions` [1, T],
-    `places`, `targets` [answers], `items` a scalar."""
+    `before` [T], as a Layout has it, `places`, `targets` [answers], `items` a scalar. `longest`: positions that no
+    token is beyond."""
 
     ids: torch.Tensor
     positions: torch.Tensor
+    before: torch.Tensor
     row: Row
     places: torch.Tensor
     targets: torch.Tensor
     items: torch.Tensor
+    longest: int
 
     @classmethod
     def of(cls, frame: Frame, buffer: torch.Tensor) -> "FrameView":
-        ids, positions, first, groups, own, places, targets, items = buffer.split(frame.sizes)
+        ids, positions, before, first, groups, own, places, targets, items = buffer.split(frame.sizes)
         first, groups, own = (begins.int() for begins in (first, groups, own))
         longest = frame.longest_suffix
         row = Row(0, None, None, Sequences(own, own, longest, longest, frame.own))
@@ -115,7 +121,8 @@ class FrameView:
             prefixes = Sequences(first, first, frame.longest_prefix, frame.longest_prefix, frame.ahead)
             shared = Sequences(groups, first, frame.longest_group, frame.longest_prefix, frame.own)
             row = Row(frame.ahead, prefixes, shared, row.own)
-        return cls(ids[None], positions[None], row, places, targets, items[0])
+        furthest = frame.longest_prefix + longest
+        return cls(ids[None], positions[None], before, row, places, targets, items[0], furthest)
 
 
 def _power(*lengths: int) -> int:

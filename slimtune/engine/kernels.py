@@ -34,7 +34,9 @@ class Seen(NamedTuple):
 class Sequences:
     """Queries and keys of many sequences, one after the other. `queries` and `keys` [n + 1], int32: where each begins;
     `longest_query`, `longest_key`: tokens that none is longer than; `tokens`: queries in all. `used` [n], int32: of
-    each one's keys there are only so many, and room for more; None: all there are. On the way back all must be."""
+    each one's keys there are only so many, and room for more; None: all there are. On the way back all must be.
+    `window`: how many keys each sees at most, itself among them; the queries of a sequence are the last of its keys
+    then."""
 
     queries: torch.Tensor
     keys: torch.Tensor
@@ -42,6 +44,7 @@ class Sequences:
     longest_key: int
     tokens: int
     used: torch.Tensor | None = None
+    window: int | None = None
 
     @classmethod
     def of(cls, queries: Sequence[int], keys: Sequence[int]) -> "Sequences":
@@ -71,6 +74,13 @@ class Sequences:
             keys = [slice(one.start, one.start + used) for one, used in zip(keys, self.used.tolist(), strict=True)]
         pairs = zip(queries, keys, strict=True)
         return [(mine, theirs) for mine, theirs in pairs if mine.stop > mine.start]
+
+    def penalty(self, queries: int, keys: int, like: torch.Tensor) -> torch.Tensor | None:
+        """What is added to the scores of one sequence of so many, [queries, keys]; None without a window."""
+        if self.window is None:
+            return None
+        ago = torch.arange(keys - queries, keys)[:, None] - torch.arange(keys)
+        return like.new_zeros(queries, keys).masked_fill((ago < 0) | (ago >= self.window), float("-inf"))
 
     def side_by_side(self, x: torch.Tensor) -> torch.Tensor:
         """[T, heads, ...] to [n, heads, longest, ...], zeros where a sequence is over."""
@@ -133,7 +143,7 @@ class _Flash:
     def there(self, query, key, value, over: Sequences, *, causal: bool, scale: float) -> Seen:
         out, sums, *state = _OPS._flash_attention_forward(
             query, key, value, over.queries, over.keys, over.longest_query, over.longest_key, 0.0, causal, False,
-            scale=scale, seqused_k=over.used,
+            scale=scale, seqused_k=over.used, window_size_left=over.window and over.window - 1,
         )  # fmt: skip
         assert sums.shape == (query.shape[1], query.shape[0]), f"sums of shape {tuple(sums.shape)}"
         return Seen(out, sums, tuple(state[:2]))
@@ -155,6 +165,7 @@ class _Flash:
                 causal,
                 *seen.state,
                 scale=scale,
+                window_size_left=over.window and over.window - 1,
             )
         )
 
@@ -169,7 +180,7 @@ class _Efficient:
         key, value = (_for_all_heads(x, query) for x in (key, value))
         out, sums, *state = _OPS._efficient_attention_forward(
             query[None], key[None], value[None], None, over.queries, over.keys, over.longest_query, over.longest_key,
-            0.0, int(causal), True, scale=scale, seqlen_k=over.used,
+            0.0, 2 if over.window else int(causal), True, scale=scale, seqlen_k=over.used, window_size=over.window,
         )  # fmt: skip
         return Seen(out[0], sums[over.owner, :, over.place].T.contiguous(), tuple(state[:2]))
 
@@ -181,7 +192,8 @@ class _Efficient:
         sums[over.owner, :, over.place] = seen.sums.T
         found = _OPS._efficient_attention_backward(
             grad[None], query[None], key[None], value[None], None, seen.out[None], over.queries, over.keys,
-            over.longest_query, over.longest_key, sums, 0.0, *seen.state, int(causal), False, scale=scale,
+            over.longest_query, over.longest_key, sums, 0.0, *seen.state, 2 if over.window else int(causal), False,
+            scale=scale, window_size=over.window,
         )  # fmt: skip
         of_query, of_key, of_value = (x[0] for x in found[:3])
         return Gradients(of_query, *(x.unflatten(1, (heads, -1)).sum(2) for x in (of_key, of_value)))
@@ -189,19 +201,23 @@ class _Efficient:
 
 class _Cpu:
     """The flash kernel of the CPU, over sequences of one length: causal ones are filled up at their ends, where nobody
-    looks; the others, which are few and long, go one by one."""
+    looks; the others, which are few and long or have a window, go one by one."""
 
     states = 0
 
     def there(self, query, key, value, over: Sequences, *, causal: bool, scale: float) -> Seen:
         key, value = (_for_all_heads(x, query) for x in (key, value))
-        if causal:
+        if causal and not over.window:
             filled = [over.side_by_side(x) for x in (query, key, value)]
             out, sums = _OPS._scaled_dot_product_flash_attention_for_cpu(*filled, 0.0, True, scale=scale)
             return Seen(over.in_order(out), over.in_order(sums).T, ())
         found = [
             _OPS._scaled_dot_product_flash_attention_for_cpu(
-                *(_batch(x) for x in (query[mine], key[theirs], value[theirs])), 0.0, False, scale=scale
+                *(_batch(x) for x in (query[mine], key[theirs], value[theirs])),
+                0.0,
+                False,
+                scale=scale,
+                attn_mask=over.penalty(mine.stop - mine.start, theirs.stop - theirs.start, query),
             )
             for mine, theirs in over.slices()
         ]
@@ -212,7 +228,7 @@ class _Cpu:
         heads, back = key.shape[1], _OPS._scaled_dot_product_flash_attention_for_cpu_backward
         key, value = (_for_all_heads(x, query) for x in (key, value))
         by_token = seen.sums.T.contiguous()  # the heads of a token side by side, as the kernel reads them
-        if causal:
+        if causal and not over.window:
             filled = [over.side_by_side(x) for x in (grad, query, key, value, seen.out, by_token)]
             found = [over.in_order(x) for x in back(*filled, 0.0, True, scale=scale)]
         else:
@@ -225,10 +241,12 @@ class _Cpu:
                     0.0,
                     False,
                     scale=scale,
+                    attn_mask=over.penalty(mine.stop - mine.start, theirs.stop - theirs.start, query),
                 )
                 for mine, theirs in over.slices()
             ]
             found = [torch.cat([_row(x) for x in one]) for one in zip(*parts, strict=True)]
+            found = [_with_spare(x, len(asked)) for x, asked in zip(found, (query, key, value), strict=True)]
         return Gradients(found[0], *(x.unflatten(1, (heads, -1)).sum(2) for x in found[1:]))
 
 
@@ -244,3 +262,8 @@ def _batch(x: torch.Tensor) -> torch.Tensor:
 def _row(x: torch.Tensor) -> torch.Tensor:
     """[1, heads, T, ...] to [T, heads, ...]."""
     return x[0].transpose(0, 1)
+
+
+def _with_spare(x: torch.Tensor, tokens: int) -> torch.Tensor:
+    """[T, heads, dim] with zeros for what belongs to no sequence."""
+    return torch.nn.functional.pad(x, (0, 0, 0, 0, 0, tokens - len(x)))

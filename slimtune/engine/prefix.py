@@ -36,20 +36,25 @@ def as_batch(layout: Layout, model: Any) -> Batch:
 
 
 def _tell_convolutions(model: Any, before: torch.Tensor) -> None:
-    """Give every short convolution the places of the tokens before each: [kernel, T], the token itself last, and T
-    where there is none. It minds them in training; answers are computed as ever."""
+    """Every short convolution of the model minds the taps of this row in training; answers are computed as ever."""
     for module in model.modules():
         if not hasattr(module, "conv_kernel_size"):
             continue
-        places, beyond = [torch.arange(len(before), device=before.device)], torch.cat([before, before.new_tensor([-1])])
-        for _ in range(module.conv_kernel_size - 1):
-            places.append(beyond[places[-1]])  # of NOWHERE, -1, the last: NOWHERE again
-        module.taps = torch.stack([torch.where(place == NOWHERE, len(before), place) for place in places[::-1]])
+        module.taps = taps(before, module.conv_kernel_size)
         if not hasattr(module, "in_a_row"):
-            module.in_a_row, module.forward = module.forward, types.MethodType(_by_taps, module)
+            module.in_a_row, module.forward = module.forward, types.MethodType(by_taps, module)
 
 
-def _by_taps(
+def taps(before: torch.Tensor, kernel: int) -> torch.Tensor:
+    """The places of the tokens before each: [kernel, T], the token itself last, and T where there is none. `before` [T]
+    as a Layout has it."""
+    places, beyond = [torch.arange(len(before), device=before.device)], torch.cat([before, before.new_full((1,), -1)])
+    for _ in range(kernel - 1):
+        places.append(beyond[places[-1]])  # of NOWHERE, -1, the last: NOWHERE again
+    return torch.stack([torch.where(place == NOWHERE, len(before), place) for place in places[::-1]])
+
+
+def by_taps(
     module: Any,
     hidden_states: torch.Tensor,
     past_key_values: Any = None,

@@ -7,6 +7,7 @@ them as the card to run them. A graph starts them all at once. What differs from
 from unsloth import FastLanguageModel  # noqa: F401, I001  first: it patches what the others import
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,7 @@ from slimtune.engine.collate import Layout
 from slimtune.engine.frame import Frame, FrameView
 from slimtune.engine.head import loss_at_head
 from slimtune.engine.memory import is_out_of_memory, release
+from slimtune.engine.row_layers import RowLayers
 
 _KEPT = 32  # captured frames
 
@@ -55,21 +57,24 @@ class _Captured:
 
 
 class Replays:
-    """Of one model in training. `capturing` False: every step is started by Python, as it must be where layers are
-    computed twice and their inputs wait in host memory."""
+    """Of one model in training. `layers`: transformers' layers, where they are not Unsloth's own. `capturing` False:
+    every step is started by Python, as it must be where layers are computed twice and their inputs wait in host
+    memory."""
 
     def __init__(
         self,
         model: Any,
         *,
+        layers: RowLayers | None,
         dtype: torch.dtype,
         backward: Callable[[torch.Tensor], None],
         capturing: bool,
         say: Callable[[str], None],
     ):
         self.model, self.dtype, self.backward, self.capturing, self.say = model, dtype, backward, capturing, say
-        self.captured = self.rows = 0
-        tell_unsloth()
+        self.layers, self.captured, self.rows = layers, 0, 0
+        if layers is None:
+            tell_unsloth()
         self._known: OrderedDict[Frame, _Captured] = OrderedDict()
         self._weights = [weight for weight in model.parameters() if weight.requires_grad]
         self._gradients: list[torch.Tensor] = []
@@ -128,9 +133,11 @@ class Replays:
                 grow(buffer.to(self.dtype), seq_len=frame.tokens)
 
     def _both(self, frame: Frame, buffer: torch.Tensor) -> torch.Tensor:
-        with torch.autocast("cuda", dtype=self.dtype, enabled=self.dtype != torch.float32):
-            loss = loss_of_row(self.model, FrameView.of(frame, buffer))
-        self.backward(loss)
+        view = FrameView.of(frame, buffer)
+        with self.layers.told(view) if self.layers else nullcontext():
+            with torch.autocast("cuda", dtype=self.dtype, enabled=self.dtype != torch.float32):
+                loss = self.layers.loss(view) if self.layers else loss_of_row(self.model, view)
+            self.backward(loss)
         return loss.detach()
 
     def _capture(self, frame: Frame, filled: torch.Tensor) -> _Captured | None:

@@ -17,6 +17,7 @@ from slimtune.engine.arguments import arguments
 from slimtune.engine.checkpoint import Misses, write_checkpoint
 from slimtune.engine.collate import Batch, check_asked, padded, shared_prefix
 from slimtune.engine.replay import Replays
+from slimtune.engine.row_layers import RowLayers
 from slimtune.engine.row_steps import RowSteps
 from slimtune.engine.load import Loaded
 from slimtune.engine.memory import is_out_of_memory, release
@@ -158,7 +159,7 @@ class RowTrainer(SFTTrainer):
         gradient = sum(p.grad.abs().sum().item() for p in self.model.parameters() if p.grad is not None)
         if gradient == 0:  # not a number: fp16 overflowed at the scaler's first guess, which is normal
             raise Diverged("The gradient of the longest rows is zero everywhere: nothing would be learned.")
-        if not self.spec.fast_path:
+        if not self.spec.fast_path and not self.row_steps:
             self.counts_items = self._divides(longest[: self.result.micro_batch])
         if step:
             self._empty_step()
@@ -257,12 +258,14 @@ class _Steps(TrainerCallback):
 
 
 def row_steps(trainer: RowTrainer, loaded: Loaded) -> RowSteps | None:
-    """Where Unsloth's own layers run on a GPU; elsewhere masks tell who sees whom."""
-    if trainer.args.device.type != "cuda" or not loaded.spec.fast_path:
+    """On a GPU; on a CPU masks tell who sees whom. A mixture's experts cannot be captured: how many tokens each gets
+    is asked of the device."""
+    if trainer.args.device.type != "cuda":
         return None
     replays = Replays(
-        loaded.model, dtype=loaded.dtype, backward=trainer.accelerator.backward,
-        capturing=not trainer.args.gradient_checkpointing, say=trainer.say,
+        loaded.model, layers=None if loaded.spec.fast_path else RowLayers(loaded.model), dtype=loaded.dtype,
+        backward=trainer.accelerator.backward, say=trainer.say,
+        capturing=not trainer.args.gradient_checkpointing and not loaded.spec.shapes.experts,
     )  # fmt: skip
     return RowSteps(replays)
 

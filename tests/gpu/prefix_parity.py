@@ -1,6 +1,9 @@
-"""One family on the card: KEY FOLDER TOKENIZER. For each kind of prefix, how far gradients are from fp32 rows by
-themselves: padded in bf16, shared in bf16 and in fp32. Where Unsloth drops masks: rows in frames, started by Python and
-replayed as a graph, and shared by a mask."""
+"""Families on the card: KEY[,KEY...] FOLDER TOKENIZER. For each kind of prefix, how far gradients are from fp32 rows by
+themselves: padded in bf16, shared in bf16 and in fp32, each started by Python, and replayed as a graph. And what would
+be seen if layers were not told: of Unsloth's own, the row by a mask, which they drop; of transformers', the row alone.
+
+Unsloth patches transformers for each family: those with layers of Unsloth's own take a process each.
+"""
 
 import json
 import sys
@@ -9,18 +12,30 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 
-def main(key: str, folder: Path, tokenizer: Path) -> None:
+def main(keys: list[str], folder: Path, tokenizer: Path) -> None:
     import unsloth  # noqa: F401, I001  first: it patches what the others import
-    import torch
 
     import families
+
+    for key in keys:
+        spec = families.original(key)
+        families.write_model(spec, folder / key, tokenizer)
+        # asked for fp32, Unsloth takes a family that overflows in fp16 another way
+        check(key, families.loaded_from(folder / key, precision="fp32" if spec.fast_path else "bf16"))
+
+
+def check(key: str, loaded) -> None:
+    """One JSON line for each kind of prefix, and one of the graphs."""
+    import families
+    import torch
+
     from slimtune.engine.collate import padded, shared_prefix
+    from slimtune.engine.frame import FrameView
     from slimtune.engine.prefix import as_batch
     from slimtune.engine.replay import Replays
-    from slimtune.plan import choose_collation
+    from slimtune.engine.row_layers import RowLayers
 
-    families.write_model(families.original(key), folder / "model", tokenizer)
-    loaded = families.loaded_from(folder / "model")
+    layers = None if loaded.spec.fast_path else RowLayers(loaded.model)
     rows = {name: families.rows_of(groups, alike=name == "the same row") for name, groups in families.PREFIXES.items()}
 
     def on_card(batch):
@@ -30,15 +45,16 @@ def main(key: str, folder: Path, tokenizer: Path) -> None:
         with torch.autocast("cuda", dtype=dtype, enabled=dtype != torch.float32):
             return families.over(loaded, [on_card(batch) for batch in batches])["gradient"].float()
 
-    def masked(found, dtype):
-        return gradient([as_batch(shared_prefix(found), loaded.model)], dtype)
-
-    def framed(found, replays, *, times):
-        """Of the last time."""
+    def filled_frame(found, replays):
         layout = shared_prefix(found)
         frame = replays.frame_for(layout)
         filled = frame.fill(layout)
         filled[-1] = sum(len(row.answer) for row in found)
+        return frame, filled
+
+    def framed(found, replays, *, times):
+        """Of the last time."""
+        frame, filled = filled_frame(found, replays)
         loaded.model.train()
         for _ in range(times):
             replays.begin()
@@ -47,30 +63,43 @@ def main(key: str, folder: Path, tokenizer: Path) -> None:
         return torch.cat([weight.grad.flatten() for weight in trained]).float()
 
     def replays(dtype, *, capturing):
-        return Replays(loaded.model, dtype=dtype, backward=lambda loss: loss.backward(), capturing=capturing, say=print)
+        return Replays(
+            loaded.model, layers=layers, dtype=dtype, backward=lambda loss: loss.backward(), capturing=capturing,
+            say=print,
+        )  # fmt: skip
 
-    truth = {name: gradient([padded([row], pad_id=0) for row in found], torch.float32) for name, found in rows.items()}
-    rough = {name: gradient([padded(found, pad_id=0)], torch.bfloat16) for name, found in rows.items()}
-    framed_here = choose_collation(loaded.spec, asked="auto", cuda=True, prefix_tokens=99) == "shared-prefix"
-    if framed_here:
-        exact, eager = (replays(dtype, capturing=False) for dtype in (torch.float32, torch.bfloat16))
-        graphs = replays(torch.bfloat16, capturing=True)
+    def untold(found):
+        """The loss of layers that were not told."""
+        frame, filled = filled_frame(found, eager)
+        with torch.no_grad(), torch.autocast("cuda", dtype=torch.bfloat16):
+            return layers.loss(FrameView.of(frame, filled.to("cuda"))).item()
+
+    exact, eager = (replays(dtype, capturing=False) for dtype in (torch.float32, torch.bfloat16))
+    graphs = replays(torch.bfloat16, capturing=not loaded.spec.shapes.experts)
+
+    def rough(name, found):
+        ways = {
+            "padded": gradient([padded(found, pad_id=0)], torch.bfloat16),
+            "shared": framed(found, eager, times=1),
+            "replayed": framed(found, graphs, times=3),
+        }
+        if layers is None and len(found) > 1 and name != "none":
+            ways["masked"] = gradient([as_batch(shared_prefix(found), loaded.model)], torch.bfloat16)
+        return ways
+
+    apart = {name: rough(name, found) for name, found in rows.items()}
+    lost = {name: untold(found) for name, found in rows.items()} if layers else {}
+    if layers:
+        loaded.model.float()
     for name, found in rows.items():
-        if framed_here:
-            apart = {
-                "shared": framed(found, eager, times=1),
-                "fp32": framed(found, exact, times=1),
-                "replayed": framed(found, graphs, times=3),
-            }
-            if len(found) > 1 and name != "none":
-                apart["masked"] = masked(found, torch.bfloat16)
-        else:
-            apart = {"shared": masked(found, torch.bfloat16), "fp32": masked(found, torch.float32)}
-        off = {way: (value - truth[name]).norm().item() for way, value in ({"padded": rough[name]} | apart).items()}
-        print(json.dumps({"key": key, "case": name, "norm": truth[name].norm().item(), **off}), flush=True)
-    if framed_here:
-        print(json.dumps({"captured": graphs.captured, "capturing": graphs.capturing}), flush=True)
+        with torch.compiler.set_stance("force_eager"):
+            truth = gradient([padded([row], pad_id=0) for row in found], torch.float32)
+        ways = apart[name] | {"fp32": framed(found, exact, times=1)}
+        off = {way: (value - truth).norm().item() for way, value in ways.items()}
+        off |= {"untold": lost[name]} if layers else {}
+        print(json.dumps({"key": key, "case": name, "norm": truth.norm().item(), **off}), flush=True)
+    print(json.dumps({"key": key, "captured": graphs.captured, "capturing": graphs.capturing}), flush=True)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]))
+    main(sys.argv[1].split(","), Path(sys.argv[2]), Path(sys.argv[3]))

@@ -1,5 +1,7 @@
 """Attention in parts on a real card, over rows in frames: each kernel gives what a mask gives, there and back."""
 
+from functools import partial
+
 import pytest
 import torch
 from test_attention import GROUPS, by_mask, layout
@@ -8,6 +10,7 @@ from test_frame import places_in
 from slimtune.engine.attention import row_attention
 from slimtune.engine.frame import Frame, FrameView
 from slimtune.engine.kernels import kernel_for
+from slimtune.engine.windows import Windowed, window_attention
 
 KINDS = [(torch.float32, "_Efficient"), (torch.float16, "_Flash"), (torch.bfloat16, "_Flash")]
 
@@ -27,31 +30,35 @@ def seen(attend, asked, weights):
     return [out.float(), *(x.float() for x in torch.autograd.grad(out, asked, weights.to(out.dtype)))]
 
 
-def framed(laid):
+def framed(laid, *, window=None):
     """Attention of a row by its frame: the row's tokens are put where they belong in it, and taken out again."""
     frame = Frame.least(laid).roomy()
     row, at = FrameView.of(frame, frame.fill(laid).cuda()).row, places_in(frame, laid).cuda()
+    inner = partial(row_attention, row=row)
+    if window is not None:
+        inner = partial(window_attention, windowed=Windowed.of(row, window))
 
     def attend(*asked):
         whole = [
             torch.ones(frame.tokens, *x.shape[1:], dtype=x.dtype, device="cuda").index_copy(0, at, x) for x in asked
         ]
-        return row_attention(*whole, row, 0.1)[at]
+        return inner(*whole, scale=0.1)[at]
 
     return attend
 
 
+@pytest.mark.parametrize("window", [None, 7, 100])
 @pytest.mark.parametrize("heads", [(9, 3, 64), (32, 8, 128), (4, 1, 256)])
 @pytest.mark.parametrize(("dtype", "kernel"), KINDS)
 @pytest.mark.parametrize("groups", GROUPS.values(), ids=GROUPS)
-def test_a_kernel_is_no_further_from_fp32_than_a_mask_is(groups, dtype, kernel, heads):
+def test_a_kernel_is_no_further_from_fp32_than_a_mask_is(groups, dtype, kernel, heads, window):
     laid = layout(groups)
     exact, weights = tensors(laid, heads)
     rough = [x.to(dtype) for x in exact]
     assert type(kernel_for(rough[0])).__name__ == kernel
-    truth = seen(lambda *asked: by_mask(*asked, laid, 0.1), exact, weights)
-    masked = seen(lambda *asked: by_mask(*asked, laid, 0.1), rough, weights)
-    parts = seen(framed(laid), rough, weights)
+    truth = seen(lambda *asked: by_mask(*asked, laid, 0.1, window=window), exact, weights)
+    masked = seen(lambda *asked: by_mask(*asked, laid, 0.1, window=window), rough, weights)
+    parts = seen(framed(laid, window=window), rough, weights)
     for name, right, other, ours in zip(("out", "query", "key", "value"), truth, masked, parts, strict=True):
         norm = right.norm()
         assert norm > 0 and (ours - right).norm() < 1.5 * (other - right).norm() + 1e-5 * norm, name
