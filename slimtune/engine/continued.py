@@ -44,9 +44,9 @@ class Continued:
     """Of one model. `states` gives the last hidden states [1, T, hidden] of tokens and positions [1, T]."""
 
     def __init__(self, loaded: Loaded, *, states: States | None = None):
-        self._loaded, self._states, self.capturing = loaded, states or self._by_unsloth, loaded.device.type == "cuda"
-        model = loaded.model
+        self._loaded, self._states, model = loaded, states or self._by_unsloth, loaded.model
         self._whole = model.get_base_model() if hasattr(model, "get_base_model") else model
+        self.capturing = _is_capturable(self._whole)
         self.forget()
         if states is None:
             tell_unsloth()
@@ -55,6 +55,7 @@ class Continued:
         """What is kept, and the graph with its memory."""
         self._cache: Cache | None = None
         self._buffer = self._graph = self._logits = None
+        self._tables: list[torch.Tensor | None] = []
         self._warm = False
 
     def most_rows(self, shared_tokens: int, own_tokens: int, new_tokens: int) -> int:
@@ -158,7 +159,7 @@ class Continued:
         try:
             with torch.cuda.stream(torch.cuda.current_stream()), capture:  # back to it, should the capture fail
                 self._logits = self._step()
-            self._graph = graph
+            self._graph, self._tables = graph, _tables(self._whole)
         except Exception as error:
             if is_out_of_memory(error):
                 raise
@@ -173,3 +174,16 @@ class Continued:
     def _by_unsloth(self, ids: torch.Tensor, positions: torch.Tensor, attends: Attends) -> torch.Tensor:
         found = self._whole.model(input_ids=ids, position_ids=positions, prefix_seg_info=attends, use_cache=False)
         return found.last_hidden_state
+
+
+def _is_capturable(model: Any) -> bool:
+    """Whether all is on the card, and no MLP comes in tiles, how many of which the host finds out."""
+    tiled = any(hasattr(module, "_unsloth_forward") for module in model.modules())
+    return not tiled and model.get_input_embeddings().weight.is_cuda
+
+
+def _tables(model: Any) -> list[torch.Tensor | None]:
+    """Unsloth's tables of positions. It makes new ones when a row is longer than they are: a graph reads those of its
+    time, which must stay."""
+    names = ("multi_gpu_cos_cached", "multi_gpu_sin_cached")
+    return [table for module in model.modules() for name in names for table in getattr(module, name, ())]
