@@ -103,12 +103,10 @@ def real(out: Path, folder: str, kind: str) -> None:
     loaded = load.load_model(spec, where, renderer, precision=precision, quantisation=weights, window=2048)
     task, ways = get_task("banking77"), (*KEPT, "plain_128")
     if kind == "bf16":
-        ways = ("kept_512", "plain_128", "plain_64", "plain_8")
+        ways = (*ways, "plain_64")
     shots, zero, seen = choose_shots(task, 8, seed=1), task.test[:384], {}
     few = [with_shots(example, shots) for example in task.test[:256]]
     case(seen, out, loaded, "zero-shot", zero, 16, ways)
-    if kind == "bf16":
-        case(seen, out, loaded, "one by one", zero[:64], 16, (*ways, "plain_1"))
     case(seen, out, loaded, "8-shot", few, 16, ways)
     adapt(loaded)
     case(seen, out, loaded, "adapted", zero, 16, ways)
@@ -116,7 +114,7 @@ def real(out: Path, folder: str, kind: str) -> None:
 
 def hollow(out: Path, key: str, card: str = "") -> None:
     from slimtune.engine import measure
-    from slimtune.engine.load import cap_memory
+    from slimtune.engine.memory import cap_memory
     from slimtune.gpus import detect_gpu, get_gpu
     from slimtune.models import get_model
     from slimtune.plan import Setting, choose_precision
