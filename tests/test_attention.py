@@ -14,6 +14,7 @@ GROUPS = {
     "one prefix, suffixes of unequal length": [(30, [(4, 3), (7, 1), (2, 2)])],
     "rows of one and of two": [(3, [(1, 3)]), (12, [(3, 2), (5, 5)]), (40, [(1, 1)])],
     "a long prefix": [(200, [(5, 4)] * 6)],
+    "prefixes of more tokens than a power of two": [(280, [(5, 4)] * 3), (40, [(5, 4)])],
 }
 
 

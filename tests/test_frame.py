@@ -28,6 +28,7 @@ def test_a_framed_row_gives_what_the_mask_gives(groups) -> None:
     frame = Frame.least(laid).roomy()
     view = FrameView.of(frame, frame.fill(laid))
     assert frame.holds(Frame.least(laid)) and frame.tokens >= len(laid.ids)
+    assert frame.longest_prefix <= max(frame.ahead, 1) and max(frame.longest_suffix, frame.longest_group) <= frame.own
     torch.manual_seed(1)
     bare = [torch.randn(len(laid.ids), heads, 16, requires_grad=True) for heads in (4, 2, 2)]
     at = places_in(frame, laid)

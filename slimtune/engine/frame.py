@@ -42,13 +42,15 @@ class Frame:
         )  # fmt: skip
 
     def roomy(self) -> "Frame":
-        """One with a little room to spare, in which no filling is longer than the longest may be."""
+        """One with a little room to spare, in which no filling is longer than the longest may be. None is longer than
+        all together: kernels refuse that."""
         ahead, own = filled(self.ahead), filled(self.own)
         spare = own - self.own
+        prefix = _power(self.longest_prefix, ahead - self.ahead + 1, _BLOCK)
+        suffix, group = (_power(longest, spare, _BLOCK) for longest in (self.longest_suffix, self.longest_group))
         return Frame(
             ahead, own, _power(self.groups), -(-self.rows // 8) * 8, filled(self.answers),
-            _power(self.longest_prefix, ahead - self.ahead + 1, _BLOCK), _power(self.longest_suffix, spare, _BLOCK),
-            _power(self.longest_group, spare, _BLOCK),
+            min(prefix, max(ahead, 1)), min(suffix, own), min(group, own),
         )  # fmt: skip
 
     def holds(self, least: "Frame") -> bool:

@@ -172,15 +172,17 @@ class _Flash:
 
 class _Efficient:
     """CUTLASS's memory-efficient attention. Keys are repeated for every head; its sums are [n, heads, longest], filled
-    up to a multiple of 32, one sequence after the other."""
+    up to a multiple of 32, one sequence after the other. It has windows too, but its gradients of queries are wrong
+    there (PyTorch 2.11, on an H200)."""
 
     states = 2
 
     def there(self, query, key, value, over: Sequences, *, causal: bool, scale: float) -> Seen:
+        assert over.window is None, "no windows here"
         key, value = (_for_all_heads(x, query) for x in (key, value))
         out, sums, *state = _OPS._efficient_attention_forward(
             query[None], key[None], value[None], None, over.queries, over.keys, over.longest_query, over.longest_key,
-            0.0, 2 if over.window else int(causal), True, scale=scale, seqlen_k=over.used, window_size=over.window,
+            0.0, int(causal), True, scale=scale, seqlen_k=over.used,
         )  # fmt: skip
         return Seen(out[0], sums[over.owner, :, over.place].T.contiguous(), tuple(state[:2]))
 
@@ -192,8 +194,7 @@ class _Efficient:
         sums[over.owner, :, over.place] = seen.sums.T
         found = _OPS._efficient_attention_backward(
             grad[None], query[None], key[None], value[None], None, seen.out[None], over.queries, over.keys,
-            over.longest_query, over.longest_key, sums, 0.0, *seen.state, 2 if over.window else int(causal), False,
-            scale=scale, window_size=over.window,
+            over.longest_query, over.longest_key, sums, 0.0, *seen.state, int(causal), False, scale=scale,
         )  # fmt: skip
         of_query, of_key, of_value = (x[0] for x in found[:3])
         return Gradients(of_query, *(x.unflatten(1, (heads, -1)).sum(2) for x in (of_key, of_value)))

@@ -1,5 +1,6 @@
 """Families on the card: KEY[,KEY...] FOLDER TOKENIZER. For each kind of prefix, how far gradients are from fp32 rows by
-themselves: padded in bf16, shared in bf16 and in fp32, each started by Python, and replayed as a graph. And what would
+themselves: padded in bf16, shared in bf16 and more exactly, each started by Python, and replayed as a graph. More
+exactly is in fp32; within a window, for which there is no kernel in it, all but the products are. And what would
 be seen if layers were not told: of Unsloth's own, the row by a mask, which they drop; of transformers', the row alone.
 
 Unsloth patches transformers for each family: those with layers of Unsloth's own take a process each.
@@ -74,7 +75,8 @@ def check(key: str, loaded) -> None:
         with torch.no_grad(), torch.autocast("cuda", dtype=torch.bfloat16):
             return layers.loss(FrameView.of(frame, filled.to("cuda"))).item()
 
-    exact, eager = (replays(dtype, capturing=False) for dtype in (torch.float32, torch.bfloat16))
+    finer = torch.float16 if layers and loaded.spec.shapes.sliding_window else torch.float32
+    exact, eager = (replays(dtype, capturing=False) for dtype in (finer, torch.bfloat16))
     graphs = replays(torch.bfloat16, capturing=not loaded.spec.shapes.experts)
 
     def rough(name, found):
@@ -94,7 +96,7 @@ def check(key: str, loaded) -> None:
     for name, found in rows.items():
         with torch.compiler.set_stance("force_eager"):
             truth = gradient([padded([row], pad_id=0) for row in found], torch.float32)
-        ways = apart[name] | {"fp32": framed(found, exact, times=1)}
+        ways = apart[name] | {"exact": framed(found, exact, times=1)}
         off = {way: (value - truth).norm().item() for way, value in ways.items()}
         off |= {"untold": lost[name]} if layers else {}
         print(json.dumps({"key": key, "case": name, "norm": truth.norm().item(), **off}), flush=True)

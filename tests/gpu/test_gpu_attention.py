@@ -52,6 +52,8 @@ def framed(laid, *, window=None):
 @pytest.mark.parametrize(("dtype", "kernel"), KINDS)
 @pytest.mark.parametrize("groups", GROUPS.values(), ids=GROUPS)
 def test_a_kernel_is_no_further_from_fp32_than_a_mask_is(groups, dtype, kernel, heads, window):
+    if window and kernel == "_Efficient":
+        pytest.skip("it has no windows")
     laid = layout(groups)
     exact, weights = tensors(laid, heads)
     rough = [x.to(dtype) for x in exact]
