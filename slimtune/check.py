@@ -99,6 +99,9 @@ def checked_task(recipe: Recipe | None, *, task_name: str | None, rows: int | No
     return _read_task(recipe.model_copy(update={"data": data}), data_dir)
 
 
+_FREE = {"micro_batch": None, "quantisation": "auto", "collation": "auto"}  # nothing is pinned
+
+
 def plan_of(
     prepared: Ready,
     *,
@@ -124,12 +127,14 @@ def plan_of(
         "longest_row_tokens": max(lengths),
         "longest_answer_tokens": max(answers),
         "row_tokens_mean": sum(lengths) / len(lengths),
+        "lengths": lengths,
         "prefix_tokens": rows.prefix,
     }
     pinned = {"micro_batch": train.micro_batch, "quantisation": train.quantisation, "collation": train.collation}
     kept = {"quantisation": quantisation} if quantisation else {}
     plan = make_plan(spec, **given, **{**pinned, **kept})
-    slower = pinned_words(train, plan, make_plan(spec, **given, **kept))
+    free = make_plan(spec, **given, **kept) if pinned != _FREE else plan
+    slower = pinned_words(train, plan, free)
     yarn = yarn_for(spec, recipe.context)
     refuse_needles(spec, plan, yarn)
     notes = [yarn.note] if yarn else []

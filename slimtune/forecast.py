@@ -65,6 +65,7 @@ class Load:
     rank: int
     batch: int
     prefix_tokens: int = 0  # of the beginning that all rows share
+    lengths: tuple[int, ...] = ()  # of all rows, where they are known
 
     @property
     def examples(self) -> float:
@@ -199,7 +200,7 @@ def load_of(prepared: Ready) -> Load:
     lengths = counted.lengths
     return Load(
         len(lengths), recipe.train.epochs, max(lengths), sum(lengths) / len(lengths), max(counted.answers),
-        recipe.lora.r, recipe.train.batch, counted.prefix,
+        recipe.lora.r, recipe.train.batch, counted.prefix, tuple(lengths),
     )  # fmt: skip
 
 
@@ -235,7 +236,11 @@ def _forecast(
     spec: ModelSpec, card: Card | None, plan: Plan, examples: float, row_tokens: float, yarn: Yarn | None
 ) -> Forecast:
     setting, known = plan.setting, card.spec if card else None
-    speed = estimate_speed(spec, setting, known, examples=examples, row_tokens_mean=row_tokens) if known else None
+    speed = None
+    if known:
+        speed = estimate_speed(
+            spec, setting, known, examples=examples, row_tokens_mean=row_tokens, accumulation=plan.accumulation
+        )
     disk = disk_gib(spec, setting, keep_checkpoints=_KEEP_CHECKPOINTS)
     return Forecast(spec, card, plan, speed, disk, ram_gib(spec, setting), yarn)
 
@@ -251,7 +256,7 @@ def line_of(spec: ModelSpec, card: Card | None, load: Load) -> Line:
         plan = make_plan(
             spec, gpu=card, lora_r=load.rank, context_tokens=load.longest_row_tokens, batch=load.batch, rows=load.rows,
             epochs=load.epochs, row_tokens_mean=load.row_tokens_mean, longest_answer_tokens=load.longest_answer_tokens,
-            prefix_tokens=load.prefix_tokens,
+            prefix_tokens=load.prefix_tokens, lengths=load.lengths,
         )  # fmt: skip
     except UserError:
         smallest = _smallest(spec, card, load.rank, load.longest_row_tokens)

@@ -46,6 +46,7 @@ def show_forecast(console: Console, forecast: Forecast) -> None:
         table.add_row(f"  {name}", f"{size:.2f} GiB", "█" * round(40 * size / forecast.plan.room_gib))
     console.print(table)
     _show_error(console, forecast)
+    _show_alternatives(console, forecast)
     for process in getattr(forecast.card, "processes", ()):
         used = "" if process.used_gib is None else f", {process.used_gib:.1f} GiB"
         _say(console, f"Also on the card: process {process.pid}{used}.")
@@ -121,6 +122,21 @@ def _show_error(console: Console, forecast: Forecast) -> None:
         f"{held_out['median']:.1%} (median) and {held_out['worst']:.1%} (worst).",
         style="dim",
     )
+
+
+def _show_alternatives(console: Console, forecast: Forecast) -> None:
+    """What was not chosen, and what it would cost."""
+    if forecast.card is None or not forecast.plan.alternatives:
+        return
+    table = Table(header_style="dim", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("  instead")
+    table.add_column("speed", justify="right")
+    table.add_column("GiB, up to", justify="right")
+    for other in forecast.plan.alternatives:
+        memory = f"{other.high_gib:.1f}" if other.fits else f"{other.high_gib:.1f}: does not fit"
+        table.add_row(f"  {other.how}", f"{other.share:.0%}" if other.fits else "-", memory)
+    console.print()
+    console.print(table)
 
 
 def _show_job(console: Console, forecast: Forecast) -> None:

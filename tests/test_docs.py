@@ -199,7 +199,7 @@ def test_a_run_is_read_row_by_row(tmp_path):
 
 
 def test_models_are_planned_for_a_card_before_anything_is_there():
-    shown = run(NUMBERED[2], "t4", "1024", "30")
+    shown = run(NUMBERED[2], "t4", "1024", "15")
     assert shown.startswith("T4: 10,000 rows") and "qwen3-0.6b " in shown and "qwen3-8b" not in shown
 
 

@@ -6,6 +6,7 @@ longest there may be, so the peak is that of the worst micro-batch.
 
 from unsloth import FastLanguageModel  # noqa: I001  first: it patches what the others import
 import dataclasses
+import math
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -140,11 +141,14 @@ def load_hollow(
 def measure_setting(spec: ModelSpec, setting: Setting, folder: Path, *, yarn: Yarn | None) -> Measured:
     """What a setting takes on this card. Raises UserError where it does not fit."""
     loaded = load_hollow(spec, setting, folder, window=setting.row_tokens, yarn=yarn, skip=None)
+    evenly = setting.row_tokens
+    if setting.own_tokens is not None:
+        evenly = setting.prefix_tokens + math.ceil(setting.own_tokens / setting.micro_batch)
     return measure_steps(
         loaded,
         micro_batch=setting.micro_batch,
-        row_tokens=setting.row_tokens,
-        answer_tokens=setting.supervised // setting.micro_batch,
+        row_tokens=evenly,
+        answer_tokens=min(setting.supervised // setting.micro_batch, max(1, evenly - setting.prefix_tokens - 1)),
         optimizer=setting.optimizer,
         prefix_tokens=setting.prefix_tokens,
         collation="shared-prefix" if setting.framed else "padded",

@@ -104,7 +104,7 @@ class ModelSpec:
         """What LoRA adapts and 4-bit quantisation converts: the decoder's linear layers; not the head, not experts."""
         return linears(self.shapes)
 
-    @property
+    @cached_property
     def linear_params(self) -> int:
         return sum(linear.weights for linear in self.linears)
 

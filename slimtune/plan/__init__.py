@@ -4,12 +4,12 @@ make_plan            the fastest settings whose predicted peak fits, and why
 parts_gib            the prediction itself, part by part (memory.py; calibration.py fits its constants)
 estimate_speed       how long and for how much, as a range (speed.py)
 disk_gib, ram_gib    what the job takes beside the card (host.py)
-choose_collation     how rows are laid out (collation.py)
+possible_layouts     how rows may be laid out (collation.py)
 rows_at_a_time       how many examples are answered together (rows.py)
 yarn_for             how a context beyond the native one is reached (context.py)
 """
 
-from slimtune.plan.collation import SHARED_PREFIX_TYPES, choose_collation
+from slimtune.plan.collation import SHARED_PREFIX_TYPES, possible_layouts
 from slimtune.plan.context import Yarn, context_problem, refuse_needles, usable_tokens, yarn_for
 from slimtune.plan.host import disk_gib, ram_gib, refuse_full_disk
 from slimtune.plan.memory import Setting, filled, high_gib, parts_gib, with_levers
@@ -24,7 +24,6 @@ __all__ = [
     "Setting",
     "Speed",
     "Yarn",
-    "choose_collation",
     "choose_precision",
     "context_problem",
     "disk_gib",
@@ -34,6 +33,7 @@ __all__ = [
     "make_plan",
     "parts_gib",
     "pinned_words",
+    "possible_layouts",
     "ram_gib",
     "refuse_full_disk",
     "refuse_needles",

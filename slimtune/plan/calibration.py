@@ -24,7 +24,7 @@ from slimtune.plan.planner import choose_precision
 TABLE = Path(__file__).with_name("calibration.csv")
 CONSTANTS = Path(__file__).with_name("constants.json")
 _SIZES = ("hidden", "intermediate", "queries", "keys")
-_WAYS = ("recomputed", "kept")
+_WAYS = ("recomputed", "kept", "framed")
 _BOUNDS = {
     "recomputed hidden": (4, 30),
     "recomputed intermediate": (4, 10),
@@ -98,14 +98,14 @@ def _bounds(rows: Sequence[Row]) -> list[tuple[str, float, float]]:
     """What is fitted, and what it can plausibly be."""
     families = sorted({row.spec.family for row in rows if not row.spec.fast_path})
     ways = sorted({(row.spec.family, _way(row.setting)) for row in rows if not row.spec.fast_path})
-    scales = [(f"scale {family} {way}", 0.3, 3.0) for family, way in ways]
+    scales = [(f"scale {family} {way}", 0.3, 3.0) for family, way in ways] + [("scale fast framed", 0.3, 3.0)]
     logits = [(f"logits {family}", 3.0, 12.0) for family in families if family in _FULL_LOGITS]
     return [(name, *bounds) for name, bounds in _BOUNDS.items()] + scales + logits
 
 
 def _constants(values: Mapping[str, float]) -> Constants:
     """The constants that these fitted values make. Families with no row of their own take the largest factor."""
-    scale: dict[str, dict[str, float]] = {"fast": dict.fromkeys(_WAYS, 1.0)}
+    scale: dict[str, dict[str, float]] = {"fast": {"recomputed": 1.0, "kept": 1.0}}
     for name, value in values.items():
         if name.startswith("scale "):
             _, family, way = name.split()
@@ -126,7 +126,7 @@ def _constants(values: Mapping[str, float]) -> Constants:
 
 
 def _way(setting: Setting) -> str:
-    return "recomputed" if setting.checkpointing else "kept"
+    return "recomputed" if setting.checkpointing else "framed" if setting.framed else "kept"
 
 
 def setting_of(line: Mapping[str, str], *, gpu: GpuSpec | None = None) -> Setting:
@@ -144,6 +144,9 @@ def setting_of(line: Mapping[str, str], *, gpu: GpuSpec | None = None) -> Settin
         tiled_mlp=line["tiled_mlp"] == "1",
         offload_embedding=line["offload_embedding"] == "1",
         unquantised=int(line["unquantised"] or 0),
+        prefix_tokens=int(line["prefix_tokens"] or 0),
+        optimizer=line["optimizer"],
+        framed=line["collation"] == "shared-prefix",
     )
 
 

@@ -14,15 +14,14 @@ def is_framed(collation: str, gpu: object) -> bool:
     return collation == "shared-prefix" and gpu is not None
 
 
-def choose_collation(spec: ModelSpec, *, asked: str, cuda: bool, prefix_tokens: int) -> str:
-    """ "padded" or "shared-prefix". On a GPU, frames for rows that are not known to share anything are not worth their
-    memory. Raises UserError where the recipe asks for what would train something else."""
+def possible_layouts(spec: ModelSpec, *, asked: str, cuda: bool) -> tuple[str, ...]:
+    """Of "shared-prefix" and "padded". Raises UserError where the recipe asks for what would train something else."""
     proven = spec.traits.model_type in SHARED_PREFIX_TYPES
     if cuda:  # rows there are Unsloth's own layers', which know no window in them
         proven &= spec.fast_path and spec.shapes.sliding_window is None
     if asked == "auto":
-        return "shared-prefix" if proven and (prefix_tokens or not cuda) else "padded"
+        return ("shared-prefix", "padded") if proven else ("padded",)
     if asked == "shared-prefix" and not proven:
         why = f"it is not proven for {spec.label}{' on a GPU' if cuda else ''}"
         raise UserError(f"train.collation: shared-prefix is not available here: {why}. Use auto or padded.")
-    return asked
+    return (asked,)

@@ -38,9 +38,6 @@ DYNAMIC_SHARE_IN_16BIT = (
 # hidden- and intermediate-sized fp32 values a token and layer, without and with checkpointing: SmolLM2-135M on a CPU
 _KEPT_CPU = {False: (13, 8), True: (5, 4)}
 _LOSS_BYTES_CPU = 9  # logits, their softmax and their gradient, all at once
-# activations of a framed row, of those of as many padded tokens: SmolLM2-135M, 64 rows, 16-bit, on an H200 (2.81 GiB in
-# all), the only setting that was measured
-_FRAMED = 1.95
 _BAND = {"low": (0.99, 0.85, 0.0), "high": (1.01, 1.10, 0.15)}  # resident, activations and loss, flat GiB
 _PROCESS_RAM_GIB = 0.58  # Python with torch, transformers and Unsloth imported, on a CPU
 
@@ -56,7 +53,8 @@ def filled(tokens: int) -> int:
 class Setting:
     """The choices that decide memory. `row_tokens`: the longest row, which rows of a micro-batch are padded to.
     `answer_tokens`: of the longest answer; None: every token is supervised.
-    `prefix_tokens`: of the beginning that all rows share, where it is computed once.
+    `prefix_tokens`: of the beginning that all rows share, where it is computed once. `own_tokens`: of the rest of those
+    rows of a micro-batch that have most, together; None: as if all were the longest.
     `unquantised`: how many linear weights a dynamic 4-bit repository leaves in 16-bit; None where that is not known."""
 
     quantisation: str  # "4bit" | "16bit"
@@ -71,13 +69,14 @@ class Setting:
     offload_embedding: bool = False
     unquantised: int | None = None
     prefix_tokens: int = 0
+    own_tokens: int | None = None
     optimizer: str = "adamw_8bit"  # "adamw_8bit" | "adamw": on a CPU always the latter
     framed: bool = False  # rows are filled up to lengths that come again (engine/frame.py)
 
     @property
     def tokens(self) -> int:
         """The tokens of a micro-batch that are computed."""
-        own = self.micro_batch * (self.row_tokens - self.prefix_tokens)
+        own = self.micro_batch * (self.row_tokens - self.prefix_tokens) if self.own_tokens is None else self.own_tokens
         if self.framed:
             return filled(self.prefix_tokens and self.prefix_tokens + 1) + filled(own)
         return self.prefix_tokens + own
@@ -94,7 +93,8 @@ class Constants:
     query- and key-sized values a token a layer takes with checkpointing and without; `normed`: query- and key-sized
     ones that a layer which normalises both keeps besides; `tiled`: hidden- and query-sized values a token with a tiled
     MLP, and the tokens of a tile; `flat_gib`: what every step takes; `unpacked`: copies of the largest 4-bit weight;
-    `scale`: of paths other than Unsloth's fast one, as a multiple; `logit_bytes`: of families that hold every logit."""
+    `scale`: of rows in frames, and of paths other than Unsloth's fast one, as a multiple; `logit_bytes`: of families
+    that hold every logit."""
 
     recomputed: tuple[float, float, float, float]
     kept: tuple[float, float, float, float]
@@ -116,12 +116,13 @@ class Constants:
         wide = shapes.experts_per_token * shapes.expert_intermediate if shapes.experts else shapes.intermediate
         way = "recomputed" if setting.checkpointing else "kept"
         values = tokens * sum(map(operator.mul, getattr(self, way), (hidden, wide, queries, keys)))
-        if shapes.qk_norm and not setting.checkpointing:
+        if shapes.qk_norm and way == "kept" and not setting.framed:
             values += tokens * self.normed * (queries + keys)
         if setting.tiled_mlp:
             each, tile = self.tiled
             values = min(values, each * (hidden + queries) * tokens + self.recomputed[1] * wide * tile)
         path = "fast" if spec.fast_path else spec.family if spec.family in self.scale else "generic"
+        way = "framed" if setting.framed and way == "kept" else way
         return 2 * self.scale[path][way] * values * (1 if setting.checkpointing else shapes.layers)
 
     def unpacked_bytes(self, spec: ModelSpec) -> float:
@@ -196,11 +197,10 @@ def answering_gib(spec: ModelSpec, setting: Setting, tokens: int) -> float:
 
 def _step_gib(spec: ModelSpec, setting: Setting, fitted: Constants) -> dict[str, float]:
     """What a forward and backward pass adds on a GPU."""
-    kept = setting.framed and not setting.checkpointing
-    activations = fitted.layers_bytes(spec, setting) / GIB * (_FRAMED if kept else 1)
+    activations = fitted.layers_bytes(spec, setting) / GIB
     loss = setting.supervised * spec.shapes.vocab * fitted.logit_bytes.get(spec.family, 0.0) / GIB
     if setting.framed:  # engine/head.py: some logits at a time, in fp32 and in 16 bits
-        loss = 6 * min(setting.supervised * spec.shapes.vocab, LOGITS_AT_A_TIME) / GIB if setting.checkpointing else 0.0
+        loss = 6 * min(setting.supervised * spec.shapes.vocab, LOGITS_AT_A_TIME) / GIB
     # a recomputed layer is not alive when the loss is, so only what the loss takes beyond it adds to the peak
     loss = max(0.0, loss - activations) if setting.checkpointing else loss
     unpacked = fitted.unpacked_bytes(spec) / GIB if setting.quantisation == "4bit" else 0.0
@@ -212,7 +212,7 @@ def _step_gib_cpu(spec: ModelSpec, setting: Setting) -> dict[str, float]:
     of_hidden, of_wide = _KEPT_CPU[setting.checkpointing]
     values = (of_hidden * shapes.hidden + of_wide * shapes.intermediate) * shapes.layers * tokens
     if setting.prefix_tokens and not setting.checkpointing:  # suffixes are laid side by side for their attention
-        suffixes = setting.micro_batch * (setting.row_tokens - setting.prefix_tokens)
+        suffixes = setting.tokens - setting.prefix_tokens
         values += 3 * shapes.heads * shapes.head_dim * shapes.layers * suffixes
     return {"activations": values * 4 / GIB, "loss": setting.supervised * shapes.vocab * _LOSS_BYTES_CPU / GIB}
 

@@ -1,14 +1,8 @@
-"""From a model, a card and a recipe's numbers to settings: the fastest that fit, with what fits said and why.
-
-Measured on an H100 with SmolLM2-135M, 16-bit weights without checkpointing trained 6.7 times as many tokens a second
-as the usual 4-bit with checkpointing: small models should not pay for settings made for big ones. So the order is:
-16-bit before 4-bit, no checkpointing before it, the largest micro-batch. What costs time comes last; Adam's moments are
-in 8 bits where 32 do not fit beside all that.
-"""
+"""From a model, a card and a recipe's numbers to settings: the fastest that fit (fastest.py), and why these."""
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,14 +12,13 @@ import psutil
 from slimtune.errors import UserError
 from slimtune.gpus import DetectedGpu, GpuSpec
 from slimtune.models import ModelSpec
-from slimtune.plan.collation import choose_collation, is_framed
-from slimtune.plan.memory import GIB, Setting, high_gib, parts_gib, peak_gib, with_levers
+from slimtune.plan.collation import is_framed, possible_layouts
+from slimtune.plan.fastest import Alternative, Candidate, alternatives, candidates, fastest
+from slimtune.plan.memory import GIB, Setting, parts_gib, peak_gib
 from slimtune.plan.quantised import left_in_16bit
 from slimtune.plan.reasons import chosen_words, refusal
 
 Quantisation = Literal["4bit", "16bit", "auto"]
-_BUSY_TOKENS = 2048  # a micro-batch below this leaves a card waiting: prefer the next setting
-_ENOUGH_TOKENS = {True: 32768, False: 4096}  # of a card, of a CPU: above it a larger micro-batch only takes memory
 
 
 @dataclass(frozen=True)
@@ -49,6 +42,7 @@ class Plan:
     longest_row_tokens: int
     longest_answer_tokens: int | None  # None: every token is supervised
     prefix_tokens: int  # of the beginning that all rows share, where it is computed once
+    own_tokens: int | None  # of the rest of those rows that have most, together; None: all are taken for the longest
     lora_r: int
     unquantised: int | None  # linear weights that files in 4-bit hold in 16-bit; None: not known, or not such files
     steps: int
@@ -57,6 +51,7 @@ class Plan:
     peak_gib: Mapping[str, float]
     room_gib: float
     fits: bool
+    alternatives: tuple[Alternative, ...]
     notes: tuple[str, ...]
 
     @property
@@ -66,11 +61,13 @@ class Plan:
             self.quantisation, self.precision, self.checkpointing, self.micro_batch, self.longest_row_tokens,
             self.lora_r, cuda=self.gpu is not None, answer_tokens=self.longest_answer_tokens, tiled_mlp=self.tiled_mlp,
             offload_embedding=self.offload_embedding, unquantised=self.unquantised, prefix_tokens=self.prefix_tokens,
+            own_tokens=self.own_tokens,
             optimizer=self.optimizer, framed=is_framed(self.collation, self.gpu),
         )  # fmt: skip
 
     def as_json(self) -> dict[str, Any]:
-        return dataclasses.asdict(self) | {"notes": list(self.notes)}
+        listed = {"notes": list(self.notes), "alternatives": [dataclasses.asdict(one) for one in self.alternatives]}
+        return dataclasses.asdict(self) | listed
 
 
 def make_plan(
@@ -87,6 +84,7 @@ def make_plan(
     longest_row_tokens: int | None = None,
     longest_answer_tokens: int | None = None,
     row_tokens_mean: float | None = None,
+    lengths: Sequence[int] = (),
     collation: str = "auto",
     prefix_tokens: int = 0,
     ram_gib: float | None = None,
@@ -94,40 +92,55 @@ def make_plan(
     """The fastest setting that is predicted to fit, keeping the effective `batch`.
 
     `gpu` None means the CPU; `ram_gib` is what it may fill (default: three quarters of this machine's RAM, or of its
-    container's). Without `longest_answer_tokens` every token counts as supervised. A number for `micro_batch`, "4bit"
-    or "16bit", or a `collation` that is not "auto" pins that choice. Raises UserError where nothing fits, with what
-    would.
+    container's). `lengths`: of all rows in tokens, where they are known. Without `longest_answer_tokens` every token
+    counts as supervised. A number for `micro_batch`, "4bit" or "16bit", or a `collation` that is not "auto" pins that
+    choice. Raises UserError where nothing fits, with what would.
     """
-    if micro_batch is not None and (micro_batch < 1 or batch % micro_batch):
-        raise UserError(f"train.micro_batch is {micro_batch}, which does not divide train.batch ({batch}).")
-    if (unquantised := left_in_16bit(spec)) is not None:
-        if quantisation == "16bit":
-            raise UserError(f"{spec.label} comes in 4-bit. Set train.quantisation to 4bit, or name the 16-bit model.")
-        quantisation = "4bit"
+    sizes, weights = _sizes(batch, micro_batch), _weights(spec, gpu, quantisation)
     longest = min(longest_row_tokens or context_tokens, context_tokens)
     room_gib = gpu.usable_gib if gpu else _ram_gib() if ram_gib is None else ram_gib
-    collation = choose_collation(spec, asked=collation, cuda=gpu is not None, prefix_tokens=prefix_tokens)
-    sizes = [micro_batch] if micro_batch else powers_of_two_dividing(batch)
+    layouts = possible_layouts(spec, asked=collation, cuda=gpu is not None)
     smallest = Setting(
-        "4bit" if gpu and quantisation != "16bit" else "16bit", choose_precision(spec, gpu), gpu is not None,
-        micro_batch=min(sizes), row_tokens=longest, lora_r=lora_r, cuda=gpu is not None,
-        answer_tokens=longest_answer_tokens, unquantised=unquantised,
-        prefix_tokens=min(prefix_tokens, longest - 1) if collation == "shared-prefix" else 0,
-        optimizer="adamw_8bit" if gpu else "adamw",
-        framed=is_framed(collation, gpu),
+        weights[-1], choose_precision(spec, gpu), gpu is not None, min(sizes), longest, lora_r, cuda=gpu is not None,
+        answer_tokens=longest_answer_tokens, unquantised=left_in_16bit(spec),
+        prefix_tokens=min(prefix_tokens, longest - 1) if "shared-prefix" in layouts else 0,
+        optimizer="adamw_8bit" if gpu else "adamw", framed="shared-prefix" in layouts and gpu is not None,
     )  # fmt: skip
-    if (chosen := _fastest(spec, smallest, quantisation, sizes, room_gib)) is None:
+    found = candidates(
+        spec, smallest, gpu, layouts=layouts, weights=weights, sizes=sizes, prefix_tokens=prefix_tokens,
+        lengths=lengths, row_tokens=row_tokens_mean or longest, batch=batch, room_gib=room_gib,
+    )  # fmt: skip
+    if (chosen := fastest(found, room_gib)) is None:
         raise refusal(spec, smallest, gpu, room_gib)
-    notes = chosen_words(spec, chosen, gpu, quantisation, collation)
+    asked = quantisation if left_in_16bit(spec) is None else "4bit"
+    notes = chosen_words(spec, chosen, gpu, asked)
     return _plan(
         spec, chosen, gpu, room_gib, batch=batch, examples=rows * epochs, row_tokens_mean=row_tokens_mean,
-        context_tokens=context_tokens, collation=collation, notes=notes,
+        context_tokens=context_tokens, others=alternatives(found, chosen, room_gib), notes=notes,
     )  # fmt: skip
+
+
+def _sizes(batch: int, micro_batch: int | None) -> list[int]:
+    """Of micro-batches, the smallest last."""
+    if micro_batch is None:
+        return powers_of_two_dividing(batch)
+    if micro_batch < 1 or batch % micro_batch:
+        raise UserError(f"train.micro_batch is {micro_batch}, which does not divide train.batch ({batch}).")
+    return [micro_batch]
+
+
+def _weights(spec: ModelSpec, gpu: GpuSpec | DetectedGpu | None, asked: Quantisation) -> list[str]:
+    """Kinds to choose from, what takes least memory last."""
+    if left_in_16bit(spec) is not None:
+        if asked == "16bit":
+            raise UserError(f"{spec.label} comes in 4-bit. Set train.quantisation to 4bit, or name the 16-bit model.")
+        asked = "4bit"
+    return ["16bit"] if gpu is None else ["16bit", "4bit"] if asked == "auto" else [asked]
 
 
 def _plan(
     spec: ModelSpec,
-    chosen: Setting,
+    candidate: Candidate,
     gpu: GpuSpec | DetectedGpu | None,
     room_gib: float,
     *,
@@ -135,10 +148,11 @@ def _plan(
     examples: float,
     row_tokens_mean: float | None,
     context_tokens: int,
-    collation: str,
+    others: tuple[Alternative, ...],
     notes: list[str],
 ) -> Plan:
     """What was chosen, with its prediction spelled out. `examples` counts a row once for each epoch."""
+    chosen = candidate.setting
     parts = parts_gib(spec, chosen)
     return Plan(
         model=spec.key,
@@ -149,7 +163,7 @@ def _plan(
         tiled_mlp=chosen.tiled_mlp,
         offload_embedding=chosen.offload_embedding,
         optimizer=chosen.optimizer,
-        collation=collation,
+        collation=candidate.collation,
         batch=batch,
         micro_batch=chosen.micro_batch,
         accumulation=batch // chosen.micro_batch,
@@ -157,6 +171,7 @@ def _plan(
         longest_row_tokens=chosen.row_tokens,
         longest_answer_tokens=chosen.answer_tokens,
         prefix_tokens=chosen.prefix_tokens,
+        own_tokens=chosen.own_tokens,
         lora_r=chosen.lora_r,
         unquantised=chosen.unquantised,
         steps=math.ceil(examples / batch),
@@ -165,6 +180,7 @@ def _plan(
         peak_gib=peak_gib(parts),
         room_gib=round(room_gib, 2),
         fits=True,
+        alternatives=others,
         notes=tuple(notes),
     )
 
@@ -181,39 +197,6 @@ def choose_precision(spec: ModelSpec, gpu: GpuSpec | DetectedGpu | None) -> str:
 def powers_of_two_dividing(batch: int) -> list[int]:
     """Micro-batch sizes, largest first: 12 -> [4, 2, 1]."""
     return [2**power for power in range(batch.bit_length() - 1, -1, -1) if batch % 2**power == 0]
-
-
-def _fastest(
-    spec: ModelSpec, smallest: Setting, quantisation: Quantisation, sizes: list[int], room_gib: float
-) -> Setting | None:
-    """The first way whose largest fitting micro-batch keeps the device busy; failing that, the first that fits."""
-    fitting = []
-    for way in _ways(spec, smallest, quantisation):
-        candidates = [
-            dataclasses.replace(way, micro_batch=size)
-            for size in sizes
-            if size == min(sizes) or dataclasses.replace(way, micro_batch=size).tokens <= _ENOUGH_TOKENS[way.cuda]
-        ]
-        fitting += [candidate for candidate in candidates if high_gib(spec, candidate) <= room_gib][:1]
-    busy_tokens = min(_BUSY_TOKENS, dataclasses.replace(smallest, micro_batch=max(sizes)).tokens)
-    busy = [candidate for candidate in fitting if candidate.tokens >= busy_tokens]
-    chosen = next(iter(busy or fitting), None)
-    whole = chosen and dataclasses.replace(chosen, optimizer="adamw")
-    # one kernel for all weights, where 8-bit Adam starts one for each
-    return whole if whole and high_gib(spec, whole) <= room_gib else chosen
-
-
-def _ways(spec: ModelSpec, smallest: Setting, quantisation: Quantisation) -> list[Setting]:
-    """What to try, fastest first."""
-    if not smallest.cuda:
-        return [dataclasses.replace(smallest, quantisation="16bit", checkpointing=again) for again in (False, True)]
-    quantised = ["16bit", "4bit"] if quantisation == "auto" else [quantisation]
-    ways = [
-        dataclasses.replace(smallest, quantisation=weights, checkpointing=checkpointing)
-        for weights in quantised
-        for checkpointing in (False, True)
-    ]
-    return [*ways, with_levers(spec, ways[-1])]
 
 
 def _ram_gib() -> float:

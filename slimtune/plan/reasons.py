@@ -5,12 +5,14 @@ import dataclasses
 from slimtune.errors import UserError
 from slimtune.gpus import DetectedGpu, GpuSpec
 from slimtune.models import ModelSpec
+from slimtune.plan.fastest import Candidate
 from slimtune.plan.memory import Setting, high_gib, with_levers
 from slimtune.wording import counted
 
 
-def chosen_words(spec: ModelSpec, chosen: Setting, gpu, asked: str, collation: str) -> list[str]:
+def chosen_words(spec: ModelSpec, candidate: Candidate, gpu: GpuSpec | DetectedGpu | None, asked: str) -> list[str]:
     """What was chosen and why, a sentence each."""
+    chosen = candidate.setting
     notes = [spec.note[0].upper() + spec.note[1:] + "."] if spec.note else []
     if gpu is None:
         how = f"in fp32 and with{'' if chosen.checkpointing else 'out'} checkpointing"
@@ -21,7 +23,7 @@ def chosen_words(spec: ModelSpec, chosen: Setting, gpu, asked: str, collation: s
         notes += _card_notes(spec, chosen, gpu, asked)
     answers = f", answers up to {chosen.answer_tokens}," if chosen.answer_tokens else ""
     notes.append(f"{counted(chosen.micro_batch, 'row')} of up to {chosen.row_tokens} tokens{answers} at a time.")
-    if collation == "shared-prefix":
+    if candidate.collation == "shared-prefix":
         notes.append(f"What prompts share is computed once: {chosen.prefix_tokens} tokens of all, and more of some.")
     return notes
 
@@ -33,19 +35,19 @@ def _card_notes(spec: ModelSpec, chosen: Setting, gpu: GpuSpec | DetectedGpu, as
     if chosen.precision == "fp32":
         notes.append(f"{gpu.name} has no bf16 and {spec.label} overflows in fp16: fp32, which is slower and larger.")
     if chosen.quantisation == "4bit":
-        why = "as asked" if asked == "4bit" else "16-bit weights do not fit"
+        why = "as asked" if asked == "4bit" else "16-bit weights do not fit, or are slower in what fits"
         kind = "Unsloth's dynamic 4-bit" if spec.dynamic_4bit else "plain NF4, quantised while loading"
         notes.append(f"4-bit weights ({kind}): {why}.")
     else:
-        why = "as asked" if asked == "16bit" else "they fit, and train faster than 4-bit"
+        why = "as asked" if asked == "16bit" else "they fit, and train as fast as 4-bit or faster"
         notes.append(f"16-bit weights: {why}.")
     if chosen.optimizer == "adamw_8bit":
-        notes.append("8-bit Adam: its moments in 32 bits do not fit.")
+        notes.append("8-bit Adam: its moments in 32 bits leave too little room.")
     if chosen.tiled_mlp:
         offloaded = ", and the input embedding in host memory" if chosen.offload_embedding else ""
         notes.append(f"Gradient checkpointing, the MLP in tiles{offloaded}: nothing faster fits rows this long.")
     elif chosen.checkpointing:
-        notes.append("Gradient checkpointing: without it, no worthwhile micro-batch fits.")
+        notes.append("Gradient checkpointing: without it, what fits is slower.")
     else:
         notes.append("No gradient checkpointing: it fits without, and trains faster.")
     return notes

@@ -15,7 +15,7 @@ from slimtune.lengths import guess_tokens
 from slimtune.models import ModelSpec
 from slimtune.plan.cost import Request, answers_at_once, seconds_a_request
 from slimtune.plan.memory import GIB, Setting, resident_gib
-from slimtune.plan.speed import LAUNCH_S
+from slimtune.plan.speed import HOST, paces_here
 
 _AT_ONCE = 128  # engine/generate.py: its batch on a card
 _FORWARD = 1 / 3  # of a training step's kernels: backward has twice as many
@@ -62,7 +62,7 @@ def _seconds(side: Side, spec: ModelSpec, setting: Setting, card: GpuSpec, weigh
     at_once = max(1, min(_AT_ONCE, side.rows, answers_at_once(spec, card, tokens, weights_bytes=weights)))
     request = Request(side.prompt_tokens, answer)
     each = seconds_a_request(spec, card, request, at_once=at_once, weights_bytes=weights)[end]
-    launch = spec.shapes.layers * LAUNCH_S[setting.quantisation == "4bit"][end] * _FORWARD
+    launch = spec.shapes.layers * paces_here().launch_s[setting.quantisation] * HOST[end] * _FORWARD
     return max(side.rows * each, math.ceil(side.rows / at_once) * answer * launch)
 
 

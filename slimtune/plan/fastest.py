@@ -1,0 +1,130 @@
+"""Every way to train that there is to choose from, how fast each is predicted to be, and which one is taken.
+
+Small models lose most of their time to settings made for big ones: 4-bit weights, checkpointing, a few rows at a time.
+So nothing is taken for granted: weights, checkpointing, micro-batch, layout and optimizer are tried in all combinations
+by arithmetic (speed.py, memory.py), and the fastest that fits is taken.
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from slimtune.gpus import DetectedGpu, GpuSpec
+from slimtune.models import ModelSpec
+from slimtune.plan.collation import is_framed
+from slimtune.plan.memory import Setting, high_gib, with_levers
+from slimtune.plan.speed import example_s
+
+_AS_FAST = 0.97  # of the fastest: what is that near is as fast, and 16-bit weights and memory decide
+_ENOUGH_TOKENS_CPU = 4096  # at a time: more only take memory
+_A_CPU = GpuSpec("CPU", 0.0, (0, 0), 20.0, 0.15)  # two cores: what is faster than what, no speeds
+_A_CARD = GpuSpec("a card", 0.0, (8, 0), 600.0, 125.0)  # one that no data sheet is known of: likewise
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A way to train. `examples_per_s` is predicted, and for comparing alone where the card is not known."""
+
+    collation: str
+    setting: Setting
+    high_gib: float
+    examples_per_s: float
+
+
+@dataclass(frozen=True)
+class Alternative:
+    """What else could be chosen: `how` in words, its predicted speed as a share of what was chosen, the peak's upper
+    end in GiB, and whether that fits."""
+
+    how: str
+    share: float
+    high_gib: float
+    fits: bool
+
+
+def candidates(
+    spec: ModelSpec,
+    smallest: Setting,
+    gpu: GpuSpec | DetectedGpu | None,
+    *,
+    layouts: Sequence[str],
+    weights: Sequence[str],
+    sizes: Sequence[int],
+    prefix_tokens: int,
+    lengths: Sequence[int],
+    row_tokens: float,
+    batch: int,
+    room_gib: float,
+) -> list[Candidate]:
+    """All combinations, `smallest` giving what they have in common; `sizes`: of micro-batches. `lengths`: of all rows
+    in tokens, where they are known; `row_tokens`: their mean. Adam's moments are in 8 bits where 32 do not fit."""
+    card, found = (gpu.spec or _A_CARD) if gpu else _A_CPU, []
+    longest = sorted((min(length, smallest.row_tokens) for length in lengths), reverse=True)[: max(sizes)]
+    for collation, way, size in itertools.product(layouts, _ways(spec, smallest, weights), sizes):
+        alike = collation == "shared-prefix"
+        shared = min(prefix_tokens, smallest.row_tokens - 1) if alike else 0
+        most = sum(longest[:size]) - size * shared if alike and len(longest) >= size else None
+        setting = dataclasses.replace(
+            way, micro_batch=size, prefix_tokens=shared, own_tokens=most, framed=is_framed(collation, gpu)
+        )
+        if gpu is None and size > min(sizes) and setting.tokens > _ENOUGH_TOKENS_CPU:
+            continue
+        if gpu and (less := high_gib(spec, setting)) > room_gib:  # with 32-bit moments; 8-bit ones are slower
+            setting = dataclasses.replace(setting, optimizer="adamw_8bit")
+            less = high_gib(spec, setting)
+        each = example_s(spec, setting, card, row_tokens, accumulation=batch // size)
+        found.append(Candidate(collation, setting, less if gpu else high_gib(spec, setting), 1 / each))
+    return found
+
+
+def fastest(found: Sequence[Candidate], room_gib: float) -> Candidate | None:
+    """The fastest that fits; of those as fast, one with 16-bit weights, then with 32-bit Adam, then on a card the one
+    that takes least memory. None where nothing fits."""
+    fitting = [one for one in found if one.high_gib <= room_gib]
+    best = max((one.examples_per_s for one in fitting), default=0.0)
+    near = [one for one in fitting if one.examples_per_s >= _AS_FAST * best]
+
+    def preference(one: Candidate) -> tuple[float, ...]:
+        at = one.setting
+        rest = one.high_gib if at.cuda else -at.micro_batch
+        return at.quantisation == "4bit", at.optimizer == "adamw_8bit", rest
+
+    return min(near, key=preference, default=None)
+
+
+def alternatives(found: Sequence[Candidate], chosen: Candidate, room_gib: float) -> tuple[Alternative, ...]:
+    """What was not chosen, one change at a time: the fastest with that change that fits, else the one that takes
+    least."""
+    at = chosen.setting
+    changes = {
+        "padded rows" if chosen.collation == "shared-prefix" else "shared prefixes": lambda one: (
+            one.collation != chosen.collation
+        ),
+        "16-bit weights" if at.quantisation == "4bit" else "4-bit weights": lambda one: (
+            one.setting.quantisation != at.quantisation
+        ),
+        "no checkpointing" if at.checkpointing else "checkpointing": lambda one: (
+            one.setting.checkpointing != at.checkpointing and not one.setting.tiled_mlp
+        ),
+        f"{2 * at.micro_batch} rows at a time": lambda one: one.setting.micro_batch == 2 * at.micro_batch,
+        f"{at.micro_batch // 2} rows at a time": lambda one: one.setting.micro_batch == at.micro_batch // 2,
+    }
+    said = []
+    for how, holds in changes.items():
+        others = [one for one in found if holds(one)]
+        fitting = [one for one in others if one.high_gib <= room_gib]
+        if others:
+            best = fastest(others, room_gib) or min(others, key=lambda one: one.high_gib)
+            share = best.examples_per_s / chosen.examples_per_s
+            said.append(Alternative(how, round(share, 3), best.high_gib, bool(fitting)))
+    return tuple(said)
+
+
+def _ways(spec: ModelSpec, smallest: Setting, weights: Sequence[str]) -> list[Setting]:
+    """Weights and checkpointing, and at the end everything that saves memory for long rows."""
+    ways = [
+        dataclasses.replace(smallest, quantisation=kind, checkpointing=checkpointing, optimizer="adamw")
+        for kind, checkpointing in itertools.product(weights, (False, True))
+    ]
+    return [*ways, with_levers(spec, ways[-1])] if smallest.cuda else ways
