@@ -9,7 +9,7 @@ import pytest
 torch = pytest.importorskip("torch")
 from test_engine import family, loaded_from  # noqa: E402
 
-from slimtune.engine import continued  # noqa: E402
+from slimtune.engine import continued, generate  # noqa: E402
 from slimtune.engine.cache import Room  # noqa: E402
 from slimtune.engine.collate import shared_prefix  # noqa: E402
 from slimtune.engine.continued import Continued  # noqa: E402
@@ -18,6 +18,7 @@ from slimtune.engine.render import Encoded  # noqa: E402
 from slimtune.engine.sampling import Draws  # noqa: E402
 from slimtune.models import get_model  # noqa: E402
 from slimtune.plan import rows_at_a_time  # noqa: E402
+from slimtune.tasks import get_task  # noqa: E402
 
 SHARING = {  # for each group, its prefix's tokens and the tokens that each of its prompts has of its own
     "one prefix": [(40, [3, 9, 1, 5, 5])],
@@ -102,6 +103,26 @@ def test_one_room_serves_batches_that_fit_it_and_nothing_of_one_is_seen_by_the_n
     say(way, first[0], 12)
     cache = way._cache
     assert say(way, first[1], 8) == padded(loaded, first[1], 8) and way._cache is cache
+
+
+def test_a_batch_that_does_not_fit_is_halved_and_answers_the_same(loaded, task: Path, monkeypatch) -> None:
+    """On a CPU the way of a card is put in place by hand."""
+    sizes, states = [], by_masks(loaded.model)
+
+    def short_of_memory(ids, positions, attends):
+        sizes.append(ids.shape[1])
+        if len(sizes) == 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return states(ids, positions, attends)
+
+    examples = get_task(str(task)).test
+    plain = dict(generate.generate(loaded, examples, 6))
+    monkeypatch.setattr(Continued, "most_rows", lambda way, *asked: 100)
+    monkeypatch.setattr(generate, "is_continued", lambda loaded: True)
+    monkeypatch.setattr(generate, "Continued", lambda loaded: Continued(loaded, states=short_of_memory))
+    kept = dict(generate.generate(loaded, examples, 6))
+    assert len(plain) > 2 and {at: one.text for at, one in kept.items()} == {at: one.text for at, one in plain.items()}
+    assert max(sizes[1:]) < sizes[0]
 
 
 def test_room_is_for_every_prompt_with_its_answer_and_hardly_more() -> None:
