@@ -42,7 +42,8 @@ def main(folder: Path) -> None:
         found |= {"unsloth": versions["unsloth"], "torch": versions["torch"]}
         try:
             sizes = {name: int(row[name]) for name in ("micro_batch", "row_tokens", "answer_tokens")}
-            found |= as_row(measure_steps(loaded, **sizes, optimizer="adamw_8bit"))
+            layout = {"collation": row["collation"], "prefix_tokens": int(row["prefix_tokens"] or 0)}
+            found |= as_row(measure_steps(loaded, **sizes, **layout, optimizer=row["optimizer"]))
         except UserError as error:
             found["failed"] = str(error).split(".")[0]
         with (folder / "results.jsonl").open("a") as file:

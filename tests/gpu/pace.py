@@ -1,17 +1,19 @@
-"""What steps take on this card, for fitting the plan's speed and memory: `python tests/gpu/pace.py OUT SHAPE WEIGHTS
-[ckpt]` (WEIGHTS: 4bit or 16bit). Random weights in the shape of a model: speed and memory, never quality.
+"""What steps take on this card, for the plan's speed and memory: `python tests/gpu/pace.py USE SHAPE WEIGHTS [ckpt]`
+(USE: fit or test; WEIGHTS: 4bit or 16bit). Random weights in the shape of a model: speed and memory, never quality.
 
 The model is loaded once; rows of several lengths are trained on, padded and with a shared prefix, so many at a time.
-One JSON line each is added to OUT: seconds of a step after warming up, and the peak of reserved memory.
+Each becomes a row of the calibration table: seconds of a step after warming up, and the peak of reserved memory, less
+what the settings before it left behind. `make fit` makes constants of them.
 """
 
-import json
+import csv
 import sys
 import tempfile
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 
-WARM, TIMED = 6, 10
+WARM, TIMED, RANK = 6, 10, 64
 
 
 @dataclass(frozen=True)
@@ -33,35 +35,54 @@ GRID = [
 ]
 
 
-def main(out: Path, shape: str, weights: str, checkpointing: bool) -> None:
+def main(use: str, shape: str, weights: str, checkpointing: bool) -> None:
     import unsloth  # noqa: F401, I001  first: it patches what the others import
+    from slimtune.engine.load import package_versions
     from slimtune.engine.measure import as_row, load_hollow, measure_steps
     from slimtune.errors import UserError
     from slimtune.gpus import detect_gpu
     from slimtune.models import get_model
     from slimtune.plan import Setting, choose_precision
+    from slimtune.plan.calibration import TABLE
 
     spec, card = get_model(shape), detect_gpu()
-    precision = choose_precision(spec, card)
-    setting = Setting(weights, precision, checkpointing, 1, 4096, 64, cuda=True)
+    precision, versions = choose_precision(spec, card), package_versions()
+    setting = Setting(weights, precision, checkpointing, 1, 4096, RANK, cuda=True)
+    same = {
+        "use": use, "model": shape, "weights": weights, "unquantised": 0, "card": card.spec.name, "r": RANK,
+        "checkpointing": int(checkpointing), "tiled_mlp": 0, "offload_embedding": 0, "optimizer": "adamw",
+        "precision": precision, "room_gib": round(card.usable_gib, 3), "gpu": card.name,
+        "unsloth": versions["unsloth"], "torch": versions["torch"], "date": date.today().isoformat(),
+    }  # fmt: skip
+    left_gib = None
     with tempfile.TemporaryDirectory() as folder:
         loaded = load_hollow(spec, setting, Path(folder) / "model", window=4096, skip=None)
         for rows in GRID:
-            said = {"card": card.name, "model": shape, "weights": weights, "precision": precision}
-            said |= {"checkpointing": checkpointing, **vars(rows)}
+            shared = rows.prefix if rows.collation == "shared-prefix" else 0
+            said = same | {
+                "micro_batch": rows.at_a_time, "row_tokens": rows.prefix + rows.own, "answer_tokens": rows.answer,
+                "collation": rows.collation, "prefix_tokens": shared or "",
+            }  # fmt: skip
             try:
                 found = measure_steps(
                     loaded, micro_batch=rows.at_a_time, row_tokens=rows.prefix + rows.own, answer_tokens=rows.answer,
-                    optimizer="adamw", steps=WARM + TIMED, warm=WARM, collation=rows.collation,
-                    prefix_tokens=rows.prefix if rows.collation == "shared-prefix" else 0,
+                    optimizer="adamw", steps=WARM + TIMED, warm=WARM, collation=rows.collation, prefix_tokens=shared,
                 )  # fmt: skip
-                said |= as_row(found) | {"seconds_a_step": found.seconds / TIMED}
+                left_gib = found.resident_gib if left_gib is None else left_gib
+                said |= as_row(found) | {"step_s": round(found.seconds / TIMED, 4)}
+                said["reserved_gib"] = round(found.reserved_gib - (found.resident_gib - left_gib), 3)
             except UserError as error:
                 said["failed"] = str(error).split(".")[0]
-            with out.open("a") as file:
-                file.write(json.dumps(said) + "\n")
+            add(TABLE, said)
             print(said, flush=True)
 
 
+def add(table: Path, row: dict[str, object]) -> None:
+    with table.open(encoding="utf-8", newline="") as file:
+        names = next(csv.reader(file))
+    with table.open("a", encoding="utf-8", newline="") as file:
+        csv.DictWriter(file, names, restval="", lineterminator="\n").writerow(row)
+
+
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2], sys.argv[3], "ckpt" in sys.argv[4:])
+    main(*sys.argv[1:4], checkpointing="ckpt" in sys.argv[4:])
