@@ -36,7 +36,7 @@ def main() -> None:
         rows = list(csv.DictReader(file))
     groups: dict[tuple, list[dict]] = {}
     for row in rows:
-        if not row["seconds"] and not row["failed"]:
+        if not (row["reserved_gib"] or row["seconds"] or row["failed"]):
             groups.setdefault(tuple(row[name] for name in SAME), []).append(row)
     measure_groups(list(groups.values()), asked)
     with asked.table.open("w", newline="") as file:
