@@ -9,7 +9,7 @@ import pytest
 torch = pytest.importorskip("torch")
 from test_engine import family, loaded_from  # noqa: E402
 
-from slimtune.engine import continued, generate  # noqa: E402
+from slimtune.engine import continued, generate, kernels  # noqa: E402
 from slimtune.engine.cache import Room  # noqa: E402
 from slimtune.engine.collate import shared_prefix  # noqa: E402
 from slimtune.engine.continued import Continued  # noqa: E402
@@ -134,8 +134,20 @@ def test_room_is_for_every_prompt_with_its_answer_and_hardly_more() -> None:
         roomy = least.roomy()
         assert least.own == max(layout.suffixes) + 20 and roomy.holds(least) and least.holds(least)
         assert roomy.rows < least.rows + 8 and roomy.own < least.own + 32
-        assert not roomy.holds(replace(least, rows=roomy.rows + 1)) and not roomy.holds(replace(least, rows=1))
+        assert not roomy.holds(replace(least, rows=roomy.rows + 1))
+        assert roomy.holds(replace(least, rows=1)) == (roomy.rows == 8), "hardly more, or no less than there is"
         assert not roomy.holds(replace(least, ahead=0))
+
+
+def test_prompts_that_are_answered_one_by_one_share_a_room() -> None:
+    least = Room.least(shared_prefix([Encoded("", tuple(range(40)), ())]), 20)
+    assert least.rows == 1 and least.roomy().holds(least)
+
+
+def test_what_is_kept_is_not_copied_for_heads_that_have_their_own() -> None:
+    query, key = torch.zeros(3, 4, 8), torch.randn(5, 4, 8)
+    assert kernels._for_all_heads(key, query) is key
+    assert kernels._for_all_heads(key[:, :2], query).shape == key.shape
 
 
 def test_so_many_are_answered_together_as_memory_holds() -> None:

@@ -157,6 +157,24 @@ def test_rows_in_frames_are_planned_as_such_with_or_without_a_prefix():
     assert sum(parts_gib(get_model("smollm2-135m-instruct"), near).values()) == pytest.approx(2.81, rel=0.05)
 
 
+def test_on_a_card_without_flash_attention_frames_take_the_room_of_another_kernel():
+    """Its gradients of queries have room for the longest in every sequence: one long row of 64 makes it large."""
+    spec, even = get_model("smollm2-135m-instruct"), on_gpu("16bit", "bf16", False, 64, 640, 64)
+    even = dataclasses.replace(even, prefix_tokens=600, own_tokens=64 * 40, framed=True)
+    uneven = dataclasses.replace(even, row_tokens=2600)
+
+    def more(setting):
+        parts = [
+            parts_gib(spec, dataclasses.replace(setting, precision=one))["activations"] for one in ("fp16", "bf16")
+        ]
+        return (parts[0] - parts[1]) * 2**30 / (4 * 9 * 64)  # bytes of a number, heads, width
+
+    assert more(even) == pytest.approx(65 * 128 + 2560) and more(uneven) == pytest.approx(65 * 2048 + 2560)
+    assert more(dataclasses.replace(even, framed=False)) == 0
+    alone = dataclasses.replace(even, micro_batch=1, own_tokens=None)
+    assert more(alone) == pytest.approx(2 * 640 + 128)
+
+
 def test_a_window_keeps_rows_padded_on_a_card(tmp_path):
     config = json.loads(get_model("llama-3.2-1b-instruct").config_file.read_text())
     for name, window in (("plain", None), ("windowed", 512)):

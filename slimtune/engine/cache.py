@@ -14,6 +14,8 @@ from slimtune.engine.collate import Layout
 from slimtune.engine.kernels import Sequences, kernel_for
 from slimtune.plan import filled
 
+_ROWS = 8  # room is for so many at a time
+
 
 @dataclass(frozen=True)
 class Room:
@@ -35,12 +37,13 @@ class Room:
     def roomy(self) -> "Room":
         """With a little to spare."""
         groups, longest = (1 << (count - 1).bit_length() for count in (self.groups, max(self.longest_prefix, 1)))
-        return Room(-(-self.rows // 8) * 8, -(-self.own // 32) * 32, filled(self.ahead), groups, longest)
+        return Room(-(-self.rows // _ROWS) * _ROWS, -(-self.own // 32) * 32, filled(self.ahead), groups, longest)
 
     def holds(self, least: "Room") -> bool:
-        """Whether a batch of that least room fits, and most rows are examples. Prefixes are of all or of none."""
+        """Whether a batch of that least room fits, with rows of its own for most but the least rows that there are.
+        Prefixes are of all or of none."""
         fits = all(getattr(least, field.name) <= getattr(self, field.name) for field in fields(self))
-        return fits and bool(least.ahead) == bool(self.ahead) and 4 * least.rows >= self.rows
+        return fits and bool(least.ahead) == bool(self.ahead) and self.rows <= max(_ROWS, 4 * least.rows)
 
 
 @dataclass

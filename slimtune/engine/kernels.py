@@ -252,7 +252,9 @@ class _Cpu:
 
 
 def _for_all_heads(x: torch.Tensor, query: torch.Tensor) -> torch.Tensor:
-    return x.repeat_interleave(query.shape[1] // x.shape[1], dim=1)
+    """Where every head has its own, `x` itself: what is kept of a batch's answers would be copied for every token."""
+    times = query.shape[1] // x.shape[1]
+    return x if times == 1 else x.repeat_interleave(times, dim=1)
 
 
 def _batch(x: torch.Tensor) -> torch.Tensor:

@@ -76,10 +76,15 @@ class Setting:
     @property
     def tokens(self) -> int:
         """The tokens of a micro-batch that are computed."""
+        return sum(self.parts)
+
+    @property
+    def parts(self) -> tuple[int, int]:
+        """Of the prefix, and of all the rest."""
         own = self.micro_batch * (self.row_tokens - self.prefix_tokens) if self.own_tokens is None else self.own_tokens
         if self.framed:
-            return filled(self.prefix_tokens and self.prefix_tokens + 1) + filled(own)
-        return self.prefix_tokens + own
+            return filled(self.prefix_tokens and self.prefix_tokens + 1), filled(own)
+        return self.prefix_tokens, own
 
     @property
     def supervised(self) -> int:
@@ -204,7 +209,21 @@ def _step_gib(spec: ModelSpec, setting: Setting, fitted: Constants) -> dict[str,
     # a recomputed layer is not alive when the loss is, so only what the loss takes beyond it adds to the peak
     loss = max(0.0, loss - activations) if setting.checkpointing else loss
     unpacked = fitted.unpacked_bytes(spec) / GIB if setting.quantisation == "4bit" else 0.0
-    return {"activations": activations + unpacked + fitted.flat_gib} | ({"loss": loss} if loss else {})
+    passing = unpacked + _kernel_bytes(spec, setting) / GIB
+    return {"activations": activations + passing + fitted.flat_gib} | ({"loss": loss} if loss else {})
+
+
+def _kernel_bytes(spec: ModelSpec, setting: Setting) -> int:
+    """What attention of framed rows takes besides on cards that are older than FlashAttention 2 (those without bf16):
+    keys and values for every head, and on the way back an fp32 gradient of queries in which each sequence has room for
+    the longest (kernel_backward.h of PyTorch 2.11, engine/kernels.py). Arithmetic: not measured on such a card."""
+    if not setting.framed or setting.precision == "bf16":
+        return 0
+    ahead, own = setting.parts
+    longest = 1 << max(7, (setting.row_tokens - setting.prefix_tokens - 1).bit_length())
+    sequences = -(-setting.micro_batch // 8) * 8 + 1  # one more for what is filling (engine/frame.py)
+    room = max(sequences * min(longest, own), 2 * max(ahead, own) if ahead else 0)
+    return 4 * spec.shapes.heads * -(-spec.shapes.head_dim // 64) * 64 * (room + own)
 
 
 def _step_gib_cpu(spec: ModelSpec, setting: Setting) -> dict[str, float]:
