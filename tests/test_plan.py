@@ -72,6 +72,11 @@ def test_nothing_that_fits_is_predicted_to_be_much_faster_than_what_is_chosen(mo
     assert padded.share < 0.5
 
 
+def test_one_row_at_a_time_is_no_rows():
+    plan = plan_for("qwen3-4b", "H200", batch=2, collation="padded")
+    assert plan.micro_batch == 2 and "1 row at a time" in {other.how for other in plan.alternatives}
+
+
 def test_rows_that_are_known_are_planned_by_their_own_lengths_and_not_all_by_the_longest():
     shared = {"prefix_tokens": 600, "longest_row_tokens": 1000, "batch": 64, "collation": "shared-prefix"}
     longest = plan_for("smollm2-135m-instruct", "H200", **shared)

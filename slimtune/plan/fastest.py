@@ -15,6 +15,7 @@ from slimtune.models import ModelSpec
 from slimtune.plan.collation import is_framed
 from slimtune.plan.memory import Setting, high_gib, with_levers
 from slimtune.plan.speed import example_s
+from slimtune.wording import counted
 
 _AS_FAST = 0.97  # of the fastest: what is that near is as fast, and 16-bit weights and memory decide
 _ENOUGH_TOKENS_CPU = 4096  # at a time: more only take memory
@@ -108,7 +109,7 @@ def alternatives(found: Sequence[Candidate], chosen: Candidate, room_gib: float)
             one.setting.checkpointing != at.checkpointing and not one.setting.tiled_mlp
         ),
         f"{2 * at.micro_batch} rows at a time": lambda one: one.setting.micro_batch == 2 * at.micro_batch,
-        f"{at.micro_batch // 2} rows at a time": lambda one: one.setting.micro_batch == at.micro_batch // 2,
+        f"{counted(at.micro_batch // 2, 'row')} at a time": lambda one: one.setting.micro_batch == at.micro_batch // 2,
     }
     said = []
     for how, holds in changes.items():
