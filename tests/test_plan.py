@@ -186,8 +186,18 @@ def test_a_window_keeps_rows_padded_on_a_card(tmp_path):
         folder = tmp_path / name
         folder.mkdir()
         (folder / "config.json").write_text(json.dumps(config | {"model_type": "mistral", "sliding_window": window}))
-        found = possible_layouts(get_model(str(folder)), asked="auto", cuda=True)
+        found = possible_layouts(get_model(str(folder)), asked="auto", precision="bf16", cuda=True)
         assert found == (("padded",) if window else ("shared-prefix", "padded"))
+
+
+@pytest.mark.parametrize("key", ["gemma-3-270m-it", "gemma-3-4b-it", "granite-3.3-2b-instruct", "lfm2-350m"])
+def test_families_without_layers_of_unsloths_own_share_prefixes_where_asked_on_cards_with_bf16(key: str) -> None:
+    rows = {"prefix_tokens": 570, "longest_row_tokens": 600}
+    auto, asked = (plan_for(key, "H200", collation=way, **rows) for way in ("auto", "shared-prefix"))
+    assert asked.precision == "bf16" and asked.setting.framed and asked.setting.prefix_tokens == 570
+    assert auto.collation == "padded" and not auto.setting.framed
+    with pytest.raises(UserError, match=r"not proven for .* on a GPU in fp"):
+        plan_for(key, "T4", collation="shared-prefix", **rows)
 
 
 def test_adam_keeps_its_moments_in_8_bits_only_where_32_do_not_fit():

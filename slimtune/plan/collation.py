@@ -14,14 +14,16 @@ def is_framed(collation: str, gpu: object) -> bool:
     return collation == "shared-prefix" and gpu is not None
 
 
-def possible_layouts(spec: ModelSpec, *, asked: str, cuda: bool) -> tuple[str, ...]:
+def possible_layouts(spec: ModelSpec, *, asked: str, precision: str, cuda: bool) -> tuple[str, ...]:
     """Of "shared-prefix" and "padded". Raises UserError where the recipe asks for what would train something else."""
     proven = spec.traits.model_type in SHARED_PREFIX_TYPES
-    if cuda:  # rows there are Unsloth's own layers', which know no window in them
-        proven &= spec.fast_path and spec.shapes.sliding_window is None
-    if asked == "auto":
-        return ("shared-prefix", "padded") if proven else ("padded",)
+    if cuda and spec.fast_path:  # Unsloth's own layers know no window in a row
+        proven &= spec.shapes.sliding_window is None
+    elif cuda:  # in fp32, Unsloth's other layers for families that overflow in fp16 would be passed by
+        proven &= precision == "bf16"
+    if asked == "auto":  # by transformers' layers where it is asked for: a card has not seen long prefixes there yet
+        return ("shared-prefix", "padded") if proven and (spec.fast_path or not cuda) else ("padded",)
     if asked == "shared-prefix" and not proven:
-        why = f"it is not proven for {spec.label}{' on a GPU' if cuda else ''}"
+        why = f"it is not proven for {spec.label}{f' on a GPU in {precision}' if cuda else ''}"
         raise UserError(f"train.collation: shared-prefix is not available here: {why}. Use auto or padded.")
     return (asked,)

@@ -99,9 +99,10 @@ def make_plan(
     sizes, weights = _sizes(batch, micro_batch), _weights(spec, gpu, quantisation)
     longest = min(longest_row_tokens or context_tokens, context_tokens)
     room_gib = gpu.usable_gib if gpu else _ram_gib() if ram_gib is None else ram_gib
-    layouts = possible_layouts(spec, asked=collation, cuda=gpu is not None)
+    precision = choose_precision(spec, gpu)
+    layouts = possible_layouts(spec, asked=collation, precision=precision, cuda=gpu is not None)
     smallest = Setting(
-        weights[-1], choose_precision(spec, gpu), gpu is not None, min(sizes), longest, lora_r, cuda=gpu is not None,
+        weights[-1], precision, gpu is not None, min(sizes), longest, lora_r, cuda=gpu is not None,
         answer_tokens=longest_answer_tokens, unquantised=left_in_16bit(spec),
         prefix_tokens=min(prefix_tokens, longest - 1) if "shared-prefix" in layouts else 0,
         optimizer="adamw_8bit" if gpu else "adamw", framed="shared-prefix" in layouts and gpu is not None,
