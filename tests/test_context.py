@@ -61,16 +61,16 @@ def test_what_can_be_trained_and_not_asked_is_refused_with_the_length_that_can(t
     text = "model: qwen3-8b\ntask: banking77\ncontext: {length: 131072, method: yarn}\n"
     (tmp_path / "long.yaml").write_text(text)
     prepared = ready(read_recipe(tmp_path / "long.yaml"))
-    for card in ("t4", "l4"):
+    with pytest.raises(UserError, match="keys and values") as caught:
+        plan_of(prepared, gpu=get_gpu("t4"))
+    assert "context:" not in str(caught.value), "nothing beyond the native window can be asked there"
+    for card in ("l4", "a100-40gb"):
         with pytest.raises(UserError, match="keys and values") as caught:
             plan_of(prepared, gpu=get_gpu(card))
-        assert "context:" not in str(caught.value), "nothing beyond the native window can be asked there"
-    with pytest.raises(UserError, match="keys and values") as caught:
-        plan_of(prepared, gpu=get_gpu("a100-40gb"))
-    most = line_to_add(str(caught.value))
-    assert 32768 < most.length < 131072 and most.method == "yarn"
-    (tmp_path / "long.yaml").write_text(text.replace("131072", str(most.length)))
-    assert plan_of(ready(read_recipe(tmp_path / "long.yaml")), gpu=get_gpu("a100-40gb")).fits
+        most = line_to_add(str(caught.value))
+        assert 32768 < most.length < 131072 and most.method == "yarn"
+        (tmp_path / "long.yaml").write_text(text.replace("131072", str(most.length)))
+        assert plan_of(ready(read_recipe(tmp_path / "long.yaml")), gpu=get_gpu(card)).fits
     assert plan_of(prepared, gpu=get_gpu("h100")).fits
 
 

@@ -14,9 +14,10 @@ from slimtune.gpus import DetectedGpu, GpuSpec
 from slimtune.models import ModelSpec
 from slimtune.plan.collation import is_framed
 from slimtune.plan.memory import Setting, high_gib, with_levers
-from slimtune.plan.speed import example_s
+from slimtune.plan.speed import example_s, is_replayed
 from slimtune.wording import counted
 
+_GRAPHS_GIB = 0.5  # kept free for captured steps, which lie outside what torch reserves: not measured yet
 _AS_FAST = 0.97  # of the fastest: what is that near is as fast, and 16-bit weights and memory decide
 _ENOUGH_TOKENS_CPU = 4096  # at a time: more only take memory
 _A_CPU = GpuSpec("CPU", 0.0, (0, 0), 20.0, 0.15)  # two cores: what is faster than what, no speeds
@@ -31,6 +32,9 @@ class Candidate:
     setting: Setting
     high_gib: float
     examples_per_s: float
+
+    def fits(self, room_gib: float) -> bool:
+        return self.high_gib + (_GRAPHS_GIB if is_replayed(self.setting) else 0.0) <= room_gib
 
 
 @dataclass(frozen=True)
@@ -71,18 +75,20 @@ def candidates(
         )
         if gpu is None and size > min(sizes) and setting.tokens > _ENOUGH_TOKENS_CPU:
             continue
-        if gpu and (less := high_gib(spec, setting)) > room_gib:  # with 32-bit moments; 8-bit ones are slower
-            setting = dataclasses.replace(setting, optimizer="adamw_8bit")
-            less = high_gib(spec, setting)
-        each = example_s(spec, setting, card, row_tokens, accumulation=batch // size)
-        found.append(Candidate(collation, setting, less if gpu else high_gib(spec, setting), 1 / each))
+        for optimizer in ("adamw", "adamw_8bit") if gpu else ("adamw",):  # 8-bit moments are slower
+            setting = dataclasses.replace(setting, optimizer=optimizer)
+            each = example_s(spec, setting, card, row_tokens, accumulation=batch // size)
+            one = Candidate(collation, setting, high_gib(spec, setting), 1 / each)
+            if one.fits(room_gib):
+                break
+        found.append(one)
     return found
 
 
 def fastest(found: Sequence[Candidate], room_gib: float) -> Candidate | None:
     """The fastest that fits; of those as fast, one with 16-bit weights, then with 32-bit Adam, then on a card the one
     that takes least memory. None where nothing fits."""
-    fitting = [one for one in found if one.high_gib <= room_gib]
+    fitting = [one for one in found if one.fits(room_gib)]
     best = max((one.examples_per_s for one in fitting), default=0.0)
     near = [one for one in fitting if one.examples_per_s >= _AS_FAST * best]
 
@@ -114,7 +120,7 @@ def alternatives(found: Sequence[Candidate], chosen: Candidate, room_gib: float)
     said = []
     for how, holds in changes.items():
         others = [one for one in found if holds(one)]
-        fitting = [one for one in others if one.high_gib <= room_gib]
+        fitting = [one for one in others if one.fits(room_gib)]
         if others:
             best = fastest(others, room_gib) or min(others, key=lambda one: one.high_gib)
             share = best.examples_per_s / chosen.examples_per_s
