@@ -56,7 +56,6 @@ def candidates(
     layouts: Sequence[str],
     weights: Sequence[str],
     sizes: Sequence[int],
-    prefix_tokens: int,
     lengths: Sequence[int],
     row_tokens: float,
     batch: int,
@@ -68,7 +67,7 @@ def candidates(
     longest = sorted((min(length, smallest.row_tokens) for length in lengths), reverse=True)[: max(sizes)]
     for collation, way, size in itertools.product(layouts, _ways(spec, smallest, weights), sizes):
         alike = collation == "shared-prefix"
-        shared = min(prefix_tokens, smallest.row_tokens - 1) if alike else 0
+        shared = smallest.prefix_tokens if alike else 0
         most = sum(longest[:size]) - size * shared if alike and len(longest) >= size else None
         setting = dataclasses.replace(
             way, micro_batch=size, prefix_tokens=shared, own_tokens=most, framed=is_framed(collation, gpu)
@@ -119,12 +118,11 @@ def alternatives(found: Sequence[Candidate], chosen: Candidate, room_gib: float)
     }
     said = []
     for how, holds in changes.items():
-        others = [one for one in found if holds(one)]
-        fitting = [one for one in others if one.fits(room_gib)]
-        if others:
-            best = fastest(others, room_gib) or min(others, key=lambda one: one.high_gib)
-            share = best.examples_per_s / chosen.examples_per_s
-            said.append(Alternative(how, round(share, 3), best.high_gib, bool(fitting)))
+        if others := [one for one in found if holds(one)]:
+            best = fastest(others, room_gib)
+            shown = best or min(others, key=lambda one: one.high_gib)
+            share = shown.examples_per_s / chosen.examples_per_s
+            said.append(Alternative(how, round(share, 3), shown.high_gib, fits=best is not None))
     return tuple(said)
 
 

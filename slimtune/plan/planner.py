@@ -108,8 +108,8 @@ def make_plan(
         optimizer="adamw_8bit" if gpu else "adamw", framed="shared-prefix" in layouts and gpu is not None,
     )  # fmt: skip
     found = candidates(
-        spec, smallest, gpu, layouts=layouts, weights=weights, sizes=sizes, prefix_tokens=prefix_tokens,
-        lengths=lengths, row_tokens=row_tokens_mean or longest, batch=batch, room_gib=room_gib,
+        spec, smallest, gpu, layouts=layouts, weights=weights, sizes=sizes, lengths=lengths,
+        row_tokens=row_tokens_mean or longest, batch=batch, room_gib=room_gib,
     )  # fmt: skip
     if (chosen := fastest(found, room_gib)) is None:
         raise refusal(spec, smallest, gpu, room_gib)

@@ -91,9 +91,8 @@ def example_s(
     return (micro + optimizer_s(spec, setting, gpu) / accumulation) / setting.micro_batch
 
 
-def launch_s(setting: Setting, paces: Paces | None = None) -> float:
+def launch_s(setting: Setting, paces: Paces) -> float:
     """Seconds that Python needs to start a layer's kernels, forward and backward."""
-    paces = paces or paces_here()
     if is_replayed(setting):
         return paces.graph_s
     return paces.launch_s[setting.quantisation] * (1.5 if setting.checkpointing else 1.0)

@@ -17,7 +17,7 @@ from slimtune.plan.cost import Request, answers_at_once, seconds_a_request
 from slimtune.plan.memory import GIB, Setting, resident_gib
 from slimtune.plan.speed import HOST, paces_here
 
-_AT_ONCE = 128  # engine/generate.py: its batch on a card
+_AT_ONCE = 128  # engine/generate.py: its batch on a card where prefixes are not kept; where they are it takes more
 _FORWARD = 1 / 3  # of a training step's kernels: backward has twice as many
 _WEIGHTS = ("weights", "experts", "embeddings and head")
 
