@@ -11,6 +11,7 @@ import torch
 
 from slimtune.engine.attention import Row, joined, row_attention
 from slimtune.engine.collate import Layout
+from slimtune.engine.frame import power_of_two
 from slimtune.engine.kernels import Sequences, kernel_for
 from slimtune.plan import filled
 
@@ -36,7 +37,7 @@ class Room:
 
     def roomy(self) -> "Room":
         """With a little to spare."""
-        groups, longest = (1 << (count - 1).bit_length() for count in (self.groups, max(self.longest_prefix, 1)))
+        groups, longest = power_of_two(self.groups), power_of_two(self.longest_prefix, 1)
         return Room(-(-self.rows // _ROWS) * _ROWS, -(-self.own // 32) * 32, filled(self.ahead), groups, longest)
 
     def holds(self, least: "Room") -> bool:

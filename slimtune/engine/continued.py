@@ -2,7 +2,7 @@
 every example goes on from what was kept of it, token by token, in a step that is captured as a CUDA graph.
 
 Both are Unsloth's own layers as they train, so an adapter and 4-bit weights are applied by the same kernels. A batch
-says no more than `_NEW` tokens to each: who has more to say goes on in a later batch, its tokens so far in its prompt.
+says no more than NEW_TOKENS to each: who has more to say goes on in a later batch, its tokens so far in its prompt.
 """
 
 from unsloth import FastLanguageModel  # noqa: F401, I001  first: it patches what the others import

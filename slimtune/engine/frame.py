@@ -46,10 +46,10 @@ class Frame:
         all together: kernels refuse that."""
         ahead, own = filled(self.ahead), filled(self.own)
         spare = own - self.own
-        prefix = _power(self.longest_prefix, ahead - self.ahead + 1, _BLOCK)
-        suffix, group = (_power(longest, spare, _BLOCK) for longest in (self.longest_suffix, self.longest_group))
+        prefix = power_of_two(self.longest_prefix, ahead - self.ahead + 1, _BLOCK)
+        suffix, group = (power_of_two(longest, spare, _BLOCK) for longest in (self.longest_suffix, self.longest_group))
         return Frame(
-            ahead, own, _power(self.groups), -(-self.rows // 8) * 8, filled(self.answers),
+            ahead, own, power_of_two(self.groups), -(-self.rows // 8) * 8, filled(self.answers),
             min(prefix, max(ahead, 1)), min(suffix, own), min(group, own),
         )  # fmt: skip
 
@@ -127,6 +127,6 @@ class FrameView:
         return cls(ids[None], positions[None], before, row, places, targets, items[0], furthest)
 
 
-def _power(*lengths: int) -> int:
+def power_of_two(*lengths: int) -> int:
     """The least power of two that none is longer than."""
     return 1 << (max(lengths) - 1).bit_length()
