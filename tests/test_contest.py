@@ -13,7 +13,7 @@ from samples import make_task
 
 from slimtune.check import plan_of, ready
 from slimtune.contest import Contest, Course, Entry, Outcome, as_markdown, entries_for
-from slimtune.contest.ways import CHOICE, COLLATION, OURS, finalists
+from slimtune.contest.ways import CHOICE, COLLATION, OURS, finalists, to_try
 from slimtune.engine.contestant.job import OWN_CHOICE, PLAIN, SLIMTUNE, UNSLOTH, Pace, Way
 from slimtune.errors import UserError
 from slimtune.gpus import get_gpu
@@ -134,6 +134,14 @@ def test_the_fastest_of_a_trial_and_who_is_close_go_the_whole_course_table_by_ta
     assert chosen == (fast, close)
     assert finalists({broken: 0.0}) == ()
     assert finalists({slow: 80.0, other: 84.0}) == (slow, other)
+
+
+def test_who_may_be_the_best_is_tried_but_not_who_is_alone_or_asked_for_by_the_whole_name(plans):
+    entries = entries_for(plans["T4"])
+    searched = to_try(entries, only=())
+    assert len(searched) > 5 and not any(entry.role for entry in searched)
+    assert to_try(searched[:1], only=()) == ()
+    assert to_try(entries, only=("slimtune", searched[0].way.slug)) == searched[1:]
 
 
 def test_training_steps_are_passes_and_optimizer_steps_are_whole():

@@ -26,7 +26,10 @@ def speed(
         typer.Option("--shape", metavar="MODEL", help="Train random weights in this model's shape: no download."),
     ] = None,
     way: Annotated[
-        list[str], typer.Option("--way", metavar="WORD", help="Only contestants with this in their names.")
+        list[str],
+        typer.Option(
+            "--way", metavar="WORD", help="Only contestants with this in their names; a whole name: no trial."
+        ),
     ] = [],  # noqa: B006  typer copies it
     as_gpu: CardOption = None,
     warm: Annotated[int, typer.Option("--warm", min=1, help="Training steps before the clock runs.")] = 50,

@@ -14,7 +14,7 @@ from typing import Any
 
 from slimtune.check import Ready, plan_of
 from slimtune.contest.table import Contest, Outcome
-from slimtune.contest.ways import Entry, entries_for, finalists
+from slimtune.contest.ways import Entry, entries_for, finalists, to_try
 from slimtune.doctor import installed_versions
 from slimtune.engine.contestant.job import Job, Pace, Way
 from slimtune.errors import Interrupted, UserError
@@ -80,7 +80,7 @@ def hold(
         _where(card), recipe.context.length, recipe.lora.r, recipe.train.batch, recipe.train.lr, recipe.seed,
         course.warm, course.timed,
     )  # fmt: skip
-    outcomes = _everyone(entries, job, course, out, listener, should_stop)
+    outcomes = _everyone(entries, to_try(entries, only=only), job, course, out, listener, should_stop)
     title = f"{spec.label} on {prepared.task.title}: rank {recipe.lora.r}, {recipe.train.batch} examples a step"
     facts = _facts(rows, job, course, tried=any(one.tried for one in outcomes))
     return Contest(title, facts, (RANDOM,) if shape else (), outcomes)
@@ -88,13 +88,14 @@ def hold(
 
 def _everyone(
     entries: Sequence[Entry],
+    trial: Sequence[Entry],
     job: Job,
     course: Course,
     out: Path,
     listener: Listener,
     should_stop: Callable[[], bool],
 ) -> list[Outcome]:
-    """In the order of `entries`. Where several are searched, a trial of each comes first."""
+    """In the order of `entries`, those of `trial` first of all for a few steps."""
 
     def outcome(entry: Entry, over: Course, *, said: str, tried: bool = False) -> Outcome:
         listener.say(f"{said}{entry.way.who}: {entry.way.how}")
@@ -104,8 +105,6 @@ def _everyone(
         listener.say(f"    {seen.words}")
         return replace(seen, tried=tried)
 
-    searched = [entry for entry in entries if entry.searched]
-    trial = searched if len(searched) > 1 else []
     tried = {entry: outcome(entry, _TRIAL, said="Tried: ", tried=True) for entry in trial}
     speeds = {entry: one.pace.examples / one.pace.seconds if one.pace else 0.0 for entry, one in tried.items()}
     fast = finalists(speeds)

@@ -17,15 +17,11 @@ _CLOSE = 0.85  # of the fastest in a trial: who is slower than that is not asked
 @dataclass(frozen=True)
 class Entry:
     """A way, the tables it stands in, and what it is there. "defaults" of others are what their documentation says;
-    one without a role may turn out the best, which is found in a trial."""
+    one without a role may turn out the best."""
 
     way: Way
     tables: tuple[str, ...]
     role: str = ""
-
-    @property
-    def searched(self) -> bool:
-        return not self.role
 
 
 def entries_for(plan: Plan, *, only: Sequence[str] = ()) -> tuple[Entry, ...]:
@@ -62,6 +58,13 @@ def entries_for(plan: Plan, *, only: Sequence[str] = ()) -> tuple[Entry, ...]:
         known = ", ".join(entry.way.slug for entry in everyone)
         raise UserError(f"No contestant's name has {' or '.join(only)} in it. There are: {known}.")
     return chosen
+
+
+def to_try(entries: Sequence[Entry], *, only: Sequence[str]) -> tuple[Entry, ...]:
+    """Who may turn out the best, and is tried first where there are several. Who was asked for by the whole name in
+    `only` goes the whole course."""
+    searched = tuple(entry for entry in entries if not entry.role and entry.way.slug not in only)
+    return searched if len(searched) > 1 else ()
 
 
 def finalists(speeds: Mapping[Entry, float]) -> tuple[Entry, ...]:

@@ -21,8 +21,8 @@ def possible_layouts(spec: ModelSpec, *, asked: str, precision: str, cuda: bool)
         proven &= spec.shapes.sliding_window is None
     elif cuda:  # in fp32, Unsloth's other layers for families that overflow in fp16 would be passed by
         proven &= precision == "bf16"
-    if asked == "auto":  # by transformers' layers where it is asked for: a card has not seen long prefixes there yet
-        return ("shared-prefix", "padded") if proven and (spec.fast_path or not cuda) else ("padded",)
+    if asked == "auto":
+        return ("shared-prefix", "padded") if proven else ("padded",)
     if asked == "shared-prefix" and not proven:
         why = f"it is not proven for {spec.label}{f' on a GPU in {precision}' if cuda else ''}"
         raise UserError(f"train.collation: shared-prefix is not available here: {why}. Use auto or padded.")

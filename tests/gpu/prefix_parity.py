@@ -85,8 +85,9 @@ def check(key: str, loaded) -> None:
             "shared": framed(found, eager, times=1),
             "replayed": framed(found, graphs, times=3),
         }
-        if layers is None and len(found) > 1 and name != "none":
-            ways["masked"] = gradient([as_batch(shared_prefix(found), loaded.model)], torch.bfloat16)
+        layout = shared_prefix(found)
+        if layers is None and len(found) > 1 and name != "none" and len(layout.ids) <= loaded.window:
+            ways["masked"] = gradient([as_batch(layout, loaded.model)], torch.bfloat16)  # a longer one would be cut
         return ways
 
     apart = {name: rough(name, found) for name, found in rows.items()}

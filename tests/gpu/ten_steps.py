@@ -17,15 +17,22 @@ def main(key: str, weights: str, folder: Path) -> None:
     from slimtune.gpus import detect_gpu
     from slimtune.models import get_model
     from slimtune.plan import Setting, choose_precision
+    from slimtune.plan.collation import possible_layouts
 
     imported, spec = time.monotonic() - BEGAN, get_model(key)
-    setting = Setting(weights, choose_precision(spec, detect_gpu()), True, 2, 512, 16, cuda=True, answer_tokens=64)
+    precision = choose_precision(spec, detect_gpu())
+    collation = possible_layouts(spec, asked="auto", precision=precision, cuda=True)[0]
+    checkpointing = collation == "padded"  # frames are captured as graphs where they need none
+    setting = Setting(weights, precision, checkpointing, 2, 512, 16, cuda=True, answer_tokens=64)
     loaded = load_hollow(spec, setting, folder / "model", window=512, skip=None)
     ready = time.monotonic() - BEGAN
-    found = measure_steps(loaded, micro_batch=2, row_tokens=512, answer_tokens=64, optimizer="adamw_8bit", steps=10)
+    found = measure_steps(
+        loaded, micro_batch=2, row_tokens=512, answer_tokens=64, optimizer="adamw_8bit", steps=10,
+        prefix_tokens=256, collation=collation,
+    )  # fmt: skip
     kinds = {type(module).__name__ for name, module in loaded.model.named_modules() if name.endswith(".base_layer")}
     seen = dataclasses.asdict(found) | {
-        "key": key, "weights": weights, "imported_s": imported, "ready_s": ready,
+        "key": key, "weights": weights, "collation": collation, "imported_s": imported, "ready_s": ready,
         "ten_steps_s": time.monotonic() - BEGAN, "adapters": adapter_modules(loaded.model),
         "expected": spec.expected_adapters(), "kinds": sorted(kinds),
     }  # fmt: skip
