@@ -156,7 +156,7 @@ def test_all_needs_a_card() -> None:
 
 def test_a_model_without_a_recipe_says_what_it_is_planned_for() -> None:
     notes = plan_one("qwen3-4b", Asked(gpu="h100", context="64k")).plan.notes
-    assert "10,000 rows of 65,536 tokens" in notes[0] and "LoRA rank 64, batch 16" in notes[0]
+    assert "10,000 rows of 65,536 tokens" in notes[0] and "LoRA rank 64, batch 64" in notes[0]
     assert "YaRN: factor 2.0" in notes[-2] and "`context: {length: 65536, method: yarn}`" in notes[-1]
     assert not any("YaRN" in note for note in plan_one("qwen3-4b", Asked(gpu="h100")).plan.notes)
 

@@ -20,13 +20,13 @@ def said(folder: Path, text: str, *overrides: str) -> str:
     return "\n".join(map(str, read_recipe(written(folder, text), overrides).problems))
 
 
-def test_the_published_setting_is_the_default(tmp_path: Path) -> None:
+def test_the_default_is_the_published_setting_but_for_batch_and_rate(tmp_path: Path) -> None:
     recipe = load_recipe(written(tmp_path, "model: smollm2-135m-embedded\ntask: banking77\n"))
-    assert (recipe.lora.r, recipe.lora.alpha, recipe.train.epochs, recipe.train.lr) == (64, 64, 4, 5e-5)
+    assert (recipe.lora.r, recipe.lora.alpha, recipe.train.epochs, recipe.train.lr) == (64, 64, 4, 4e-4)
     assert (recipe.train.schedule, recipe.train.warmup, recipe.train.batch, recipe.thinking) == (
         "linear",
         0.05,
-        16,
+        64,
         "off",
     )
 

@@ -102,7 +102,7 @@ def real(out: Path, folder: str, kind: str) -> None:
     renderer = load.load_renderer(spec, where, thinking="off")
     loaded = load.load_model(spec, where, renderer, precision=precision, quantisation=weights, window=2048)
     task, ways = get_task("banking77"), (*KEPT, "plain_128")
-    if kind == "bf16":
+    if kind != "fp32":
         ways = (*ways, "plain_64")
     shots, zero, seen = choose_shots(task, 8, seed=1), task.test[:384], {}
     few = [with_shots(example, shots) for example in task.test[:256]]

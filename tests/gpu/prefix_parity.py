@@ -36,6 +36,7 @@ def check(key: str, loaded) -> None:
     from slimtune.engine.replay import Replays
     from slimtune.engine.row_layers import RowLayers
 
+    torch.set_float32_matmul_precision("highest")  # Unsloth lets fp32 products be rounded
     layers = None if loaded.spec.fast_path else RowLayers(loaded.model)
     rows = {name: families.rows_of(groups, alike=name == "the same row") for name, groups in families.PREFIXES.items()}
 

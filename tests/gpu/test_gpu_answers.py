@@ -56,8 +56,10 @@ def test_in_bf16_they_are_no_further_from_those_of_fp32_than_plain_ones_are(smol
 
 
 def test_of_4_bit_weights_they_are_as_like_plain_ones(smollm2: Path, folder: Path) -> None:
+    """But for chance: as many differ from plain ones as plain ones in batches of another size do."""
     for name, ways in seen(folder, "real", smollm2, "4bit").items():
-        assert differing(ways["kept_512"], ways["plain_128"]) < 0.5 * len(ways["plain_128"]["said"]), name
+        kept, other = (differing(ways[way], ways["plain_128"]) for way in ("kept_512", "plain_64"))
+        assert other > 0 and kept - other <= 2 * (kept + other) ** 0.5 + 1, (name, kept, other)
 
 
 def test_thousands_of_shared_tokens_are_kept_once(folder: Path) -> None:
