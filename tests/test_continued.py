@@ -118,7 +118,7 @@ def test_a_batch_that_does_not_fit_is_halved_and_answers_the_same(loaded, task: 
     examples = get_task(str(task)).test
     plain = dict(generate.generate(loaded, examples, 6))
     monkeypatch.setattr(Continued, "most_rows", lambda way, *asked: 100)
-    monkeypatch.setattr(generate, "is_continued", lambda loaded: True)
+    monkeypatch.setattr(generate, "keeps_prefixes", lambda spec, **how: True)
     monkeypatch.setattr(generate, "Continued", lambda loaded: Continued(loaded, states=short_of_memory))
     kept = dict(generate.generate(loaded, examples, 6))
     assert len(plain) > 2 and {at: one.text for at, one in kept.items()} == {at: one.text for at, one in plain.items()}

@@ -79,9 +79,9 @@ def test_one_row_at_a_time_is_no_rows():
 
 def test_room_is_kept_for_captured_steps():
     asked = {"longest_row_tokens": 640, "row_tokens_mean": 630, "prefix_tokens": 600, "lora_r": 64}
-    plans = [plan_for(model, "T4", **asked) for model in ("qwen3-4b", "llama-3.1-8b-instruct", "qwen3-1.7b")]
-    assert any(is_replayed(plan.setting) for plan in plans)
-    assert all(plan.peak_gib["high"] + 0.1 <= plan.room_gib for plan in plans if is_replayed(plan.setting))
+    plans = {model: plan_for(model, "T4", **asked) for model in ("qwen3-4b", "llama-3.1-8b-instruct", "qwen3-1.7b")}
+    replayed = [plan for model, plan in plans.items() if is_replayed(get_model(model), plan.setting)]
+    assert replayed and all(plan.peak_gib["high"] + 0.1 <= plan.room_gib for plan in replayed)
 
 
 def test_rows_that_are_known_are_planned_by_their_own_lengths_and_not_all_by_the_longest():
@@ -205,6 +205,12 @@ def test_families_without_layers_of_unsloths_own_share_prefixes_on_cards_with_bf
     assert (poor.collation, poor.setting.framed) == ("padded", False)
     with pytest.raises(UserError, match=r"not proven for .* on a GPU in fp"):
         plan_for(key, "T4", collation="shared-prefix", **rows)
+
+
+def test_a_mixture_shares_prefixes_but_its_steps_are_started_by_python():
+    spec, rows = get_model("qwen3-30b-a3b"), {"prefix_tokens": 570, "longest_row_tokens": 600}
+    setting = plan_for("qwen3-30b-a3b", "H200", **rows).setting
+    assert setting.framed and not is_replayed(spec, dataclasses.replace(setting, checkpointing=False))
 
 
 def test_adam_keeps_its_moments_in_8_bits_only_where_32_do_not_fit():

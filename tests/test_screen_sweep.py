@@ -14,10 +14,13 @@ from typer.testing import CliRunner
 from slimtune.cli import app
 from slimtune.cli.sweeping import _command
 from slimtune.gpus import get_gpu
+from slimtune.models import get_model
+from slimtune.plan import Setting
 from slimtune.screen_sweep import Watch, show_ended, show_outlooks, show_progress
 from slimtune.sweep.matrix import find_matrix, read_matrix
 from slimtune.sweep.outlook import Outlook, outlooks
 from slimtune.sweep.progress import read_progress
+from slimtune.sweep.scoring import Side, scoring_s
 
 
 def shown(what, *values, terminal: bool = False) -> str:
@@ -113,6 +116,15 @@ def test_scoring_counts_every_side_once_and_what_a_cell_finds_scored_not_again(t
     two = planned(tmp_path, "base: {evaluate: {few_shot: 0}}\nseeds: [1, 2]")
     assert two.training_hours == pytest.approx([2 * end for end in zero.training_hours])
     assert all(end < 2 * one for end, one in zip(two.scoring_hours, zero.scoring_hours, strict=True))
+
+
+def test_what_prompts_share_costs_nothing_where_it_is_kept():
+    card, setting = get_gpu("h200"), Setting("16bit", "bf16", False, 16, 640, 64, cuda=True)
+    alone, sharing = (Side(1000, 600.0, shared, (20.0, 10.0)) for shared in (0.0, 570.0))
+    whole, kept = (scoring_s(side, get_model("qwen3-4b"), setting, card) for side in (alone, sharing))
+    assert kept[0] < 0.5 * whole[0] and kept[1] < 0.5 * whole[1]
+    gemma = get_model("gemma-3-1b-it")
+    assert scoring_s(alone, gemma, setting, card) == scoring_s(sharing, gemma, setting, card)
 
 
 def test_what_a_model_may_say_makes_the_slow_end_and_a_large_one_in_4_bit_is_scored_too(tmp_path):

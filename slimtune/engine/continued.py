@@ -27,16 +27,7 @@ from slimtune.plan import rows_at_a_time
 
 NEW_TOKENS = 512  # that a batch says to each at most: so much room is kept for every row
 
-_PROVEN_TYPES = {"llama", "mistral", "qwen2", "qwen3"}  # proven on a card to answer as plainly
-
 States = Callable[[torch.Tensor, torch.Tensor, Attends], torch.Tensor]
-
-
-def is_continued(loaded: Loaded) -> bool:
-    """Whether `Continued` is the way: on a GPU, by layers of Unsloth's own, which know no window in rows."""
-    spec, cuda = loaded.spec, loaded.device.type == "cuda"
-    ours = spec.traits.model_type in _PROVEN_TYPES and spec.fast_path and spec.shapes.sliding_window is None
-    return cuda and loaded.precision != "fp32" and ours
 
 
 class Continued:

@@ -16,13 +16,14 @@ import torch
 from slimtune.data import Completion, Example
 from slimtune.engine.circles import circle_end
 from slimtune.engine.collate import prefix_length
-from slimtune.engine.continued import Continued, is_continued
+from slimtune.engine.continued import Continued
 from slimtune.engine.decode import is_packed, packed, padded
 from slimtune.engine.load import Loaded
 from slimtune.engine.memory import is_out_of_memory, release
 from slimtune.engine.sampling import Draws
 from slimtune.errors import UserError
 from slimtune.models.thoughts import opens_thought, split_thought
+from slimtune.plan.collation import keeps_prefixes
 
 _BATCH = {"cpu": 64, "cuda": 128}
 _TOKENS = {"cpu": 4096, "cuda": 131072}  # of prompts at a time; a packed row's mask takes their square
@@ -54,7 +55,8 @@ def generate(loaded: Loaded, examples: Sequence[Example], max_new_tokens: int) -
         )
     device = loaded.device.type
     FastLanguageModel.for_inference(loaded.model)
-    continued = Continued(loaded) if is_continued(loaded) else None
+    kept = keeps_prefixes(loaded.spec, precision=loaded.precision, cuda=device == "cuda")
+    continued = Continued(loaded) if kept else None
     batch = _CONTINUED_BATCH if continued else _BATCH[device]
     shared = prefix_length([row.prompt for row in rows]) if rows and (continued or is_packed(loaded)) else 0
     waiting, begun = sorted(rows, key=len, reverse=True), []

@@ -8,6 +8,16 @@ SHARED_PREFIX_TYPES = frozenset(
 )
 """Model types (as a config.json names them) whose gradients are proven equal to the padded batch's in the tests."""
 
+KEPT_PREFIX_TYPES = frozenset({"llama", "mistral", "qwen2", "qwen3"})
+"""Those whose answers from a kept prefix are proven, on a card, to be plain ones."""
+
+
+def keeps_prefixes(spec: ModelSpec, *, precision: str, cuda: bool) -> bool:
+    """Whether answers go on from what their prompts share, computed once (engine/continued.py): on a GPU, by layers of
+    Unsloth's own, which know no window in rows."""
+    ours = spec.traits.model_type in KEPT_PREFIX_TYPES and spec.fast_path and spec.shapes.sliding_window is None
+    return cuda and precision != "fp32" and ours
+
 
 def is_framed(collation: str, gpu: object) -> bool:
     """Whether rows are filled up to lengths that come again (engine/frame.py): shared ones on a GPU are."""

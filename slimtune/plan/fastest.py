@@ -26,15 +26,17 @@ _A_CARD = GpuSpec("a card", 0.0, (8, 0), 600.0, 125.0)  # one that no data sheet
 
 @dataclass(frozen=True)
 class Candidate:
-    """A way to train. `examples_per_s` is predicted, and for comparing alone where the card is not known."""
+    """A way to train. `graphs_gib` lies outside what torch reserves. `examples_per_s` is predicted, and for comparing
+    alone where the card is not known."""
 
     collation: str
     setting: Setting
     high_gib: float
+    graphs_gib: float
     examples_per_s: float
 
     def fits(self, room_gib: float) -> bool:
-        return self.high_gib + (_GRAPHS_GIB if is_replayed(self.setting) else 0.0) <= room_gib
+        return self.high_gib + self.graphs_gib <= room_gib
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,8 @@ def candidates(
         for optimizer in ("adamw", "adamw_8bit") if gpu else ("adamw",):  # 8-bit moments are slower
             setting = dataclasses.replace(setting, optimizer=optimizer)
             each = example_s(spec, setting, card, row_tokens, accumulation=batch // size)
-            one = Candidate(collation, setting, high_gib(spec, setting), 1 / each)
+            graphs_gib = _GRAPHS_GIB if is_replayed(spec, setting) else 0.0
+            one = Candidate(collation, setting, high_gib(spec, setting), graphs_gib, 1 / each)
             if one.fits(room_gib):
                 break
         found.append(one)

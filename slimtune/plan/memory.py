@@ -49,6 +49,11 @@ def filled(tokens: int) -> int:
     return -(-tokens // step) * step
 
 
+def in_frame(prefix: int, own: int) -> tuple[int, int]:
+    """So many tokens of a prefix and of its rows, filled up; a prefix has a token more, for what is no one's."""
+    return filled(prefix and prefix + 1), filled(own)
+
+
 @dataclass(frozen=True)
 class Setting:
     """The choices that decide memory. `row_tokens`: the longest row, which rows of a micro-batch are padded to.
@@ -82,9 +87,7 @@ class Setting:
     def parts(self) -> tuple[int, int]:
         """Of the prefix, and of all the rest."""
         own = self.micro_batch * (self.row_tokens - self.prefix_tokens) if self.own_tokens is None else self.own_tokens
-        if self.framed:
-            return filled(self.prefix_tokens and self.prefix_tokens + 1), filled(own)
-        return self.prefix_tokens, own
+        return in_frame(self.prefix_tokens, own) if self.framed else (self.prefix_tokens, own)
 
     @property
     def supervised(self) -> int:

@@ -12,6 +12,7 @@ sheets, said as a range.
 """
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -19,7 +20,7 @@ from pathlib import Path
 
 from slimtune.gpus import GpuSpec
 from slimtune.models import ModelSpec
-from slimtune.plan.memory import NF4_BYTES, Setting
+from slimtune.plan.memory import NF4_BYTES, Setting, in_frame
 
 _TILED = 1.15  # times as long, for the tiles of a layer are computed once more; not fitted
 _FP32_PENALTY = 4.0  # a family that has to compute in fp32 leaves the tensor cores idle
@@ -85,29 +86,30 @@ def example_s(
     many times as long as measured Python needs."""
     paces = paces or paces_here()
     launches, device = (
-        spec.shapes.layers * launch_s(setting, paces), device_s(spec, setting, gpu, row_tokens, paces)
+        spec.shapes.layers * launch_s(spec, setting, paces), device_s(spec, setting, gpu, row_tokens, paces)
     )  # fmt: skip
-    micro = device + launches if is_replayed(setting) else max(host * launches, device)
+    micro = device + launches if is_replayed(spec, setting) else max(host * launches, device)
     return (micro + optimizer_s(spec, setting, gpu) / accumulation) / setting.micro_batch
 
 
-def launch_s(setting: Setting, paces: Paces) -> float:
+def launch_s(spec: ModelSpec, setting: Setting, paces: Paces) -> float:
     """Seconds that Python needs to start a layer's kernels, forward and backward."""
-    if is_replayed(setting):
+    if is_replayed(spec, setting):
         return paces.graph_s
     return paces.launch_s[setting.quantisation] * (1.5 if setting.checkpointing else 1.0)
 
 
-def is_replayed(setting: Setting) -> bool:
-    """Whether steps are captured as graphs (engine/replay.py)."""
-    return setting.framed and not setting.checkpointing
+def is_replayed(spec: ModelSpec, setting: Setting) -> bool:
+    """Whether steps are captured as graphs (engine/replay.py); a mixture's cannot be."""
+    return setting.framed and not setting.checkpointing and not spec.shapes.experts
 
 
 def device_s(spec: ModelSpec, setting: Setting, gpu: GpuSpec, row_tokens: float, paces: Paces) -> float:
     """Seconds that the card is busy with one micro-batch."""
     shapes = spec.shapes
     prefix = min(setting.prefix_tokens, row_tokens - 1)
-    tokens = prefix + setting.micro_batch * (row_tokens - prefix)
+    own = setting.micro_batch * (row_tokens - prefix)
+    tokens = sum(in_frame(int(prefix), math.ceil(own))) if setting.framed else prefix + own
     experts = spec.expert_params * shapes.experts_per_token / shapes.experts if shapes.experts else 0.0
     lora = 1.5 * spec.lora_params(setting.lora_r)  # these have a gradient of their own
     passes = 3 if setting.checkpointing else 2

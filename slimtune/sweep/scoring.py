@@ -1,6 +1,7 @@
 """How long a cell's scoring takes on a card: a roofline over what it reads and answers, low to high, not measured.
 
-Each side answers every test row: as many at once as the engine takes, one token after the other. The fast end has
+Each side answers every test row: as many at once as the engine takes, one token after the other. Where it keeps what
+prompts share, only what is a row's own is computed for it. The fast end has
 answers as long as those that are right; at the slow end a model that is not trained goes on to its limit, and one that
 is to the longest right answer. A token's kernels need time to start, however little they have to do.
 """
@@ -13,21 +14,24 @@ from slimtune.check import Ready
 from slimtune.gpus import GpuSpec
 from slimtune.lengths import guess_tokens
 from slimtune.models import ModelSpec
+from slimtune.plan.collation import keeps_prefixes
 from slimtune.plan.cost import Request, answers_at_once, seconds_a_request
 from slimtune.plan.memory import GIB, Setting, resident_gib
 from slimtune.plan.speed import HOST, paces_here
 
-_AT_ONCE = 128  # engine/generate.py: its batch on a card where prefixes are not kept; where they are it takes more
+_AT_ONCE, _KEPT_AT_ONCE = 128, 512  # engine/generate.py: its batches on a card, and where prefixes are kept
 _FORWARD = 1 / 3  # of a training step's kernels: backward has twice as many
 _WEIGHTS = ("weights", "experts", "embeddings and head")
 
 
 @dataclass(frozen=True)
 class Side:
-    """What one side is asked: so many rows of so many tokens on average. `answers`: their length, slow end and fast."""
+    """What one side is asked: so many rows of so many tokens on average, `shared_tokens` of which all begin with.
+    `answers`: their length, slow end and fast."""
 
     rows: int
     prompt_tokens: float
+    shared_tokens: float
     answers: tuple[float, float]
 
 
@@ -39,12 +43,12 @@ def sides_of(prepared: Ready) -> dict[str, Side]:
     limit = recipe.answer_limit(task.max_new_tokens)
     prompt, rambles = _mean(counted.lengths) - right, (limit, min(right, limit))
     found = {
-        "base": Side(len(task.test), prompt, rambles),
-        "tuned": Side(len(task.test), prompt, (min(longest, limit), min(right, limit))),
+        "base": Side(len(task.test), prompt, counted.prefix, rambles),
+        "tuned": Side(len(task.test), prompt, counted.prefix, (min(longest, limit), min(right, limit))),
     }
     if shots := recipe.evaluate.few_shot:
-        shown = prompt + shots * _mean(guess_tokens(task.train).lengths)
-        found["few_shot"] = Side(len(task.test), min(shown, prepared.spec.native_context), rambles)
+        shown = min(prompt + shots * _mean(guess_tokens(task.train).lengths), prepared.spec.native_context)
+        found["few_shot"] = Side(len(task.test), shown, shown - prompt + counted.prefix, rambles)
     return found
 
 
@@ -57,10 +61,11 @@ def scoring_s(side: Side, spec: ModelSpec, setting: Setting, card: GpuSpec) -> t
 
 
 def _seconds(side: Side, spec: ModelSpec, setting: Setting, card: GpuSpec, weights: float, end: int) -> float:
-    answer = side.answers[end]
-    tokens = side.prompt_tokens + answer
-    at_once = max(1, min(_AT_ONCE, side.rows, answers_at_once(spec, card, tokens, weights_bytes=weights)))
-    request = Request(side.prompt_tokens, answer)
+    kept = keeps_prefixes(spec, precision=setting.precision, cuda=True)
+    answer, most = side.answers[end], _KEPT_AT_ONCE if kept else _AT_ONCE
+    prompt = side.prompt_tokens - side.shared_tokens if kept else side.prompt_tokens
+    at_once = max(1, min(most, side.rows, answers_at_once(spec, card, prompt + answer, weights_bytes=weights)))
+    request = Request(prompt, answer)
     each = seconds_a_request(spec, card, request, at_once=at_once, weights_bytes=weights)[end]
     launch = spec.shapes.layers * paces_here().launch_s[setting.quantisation] * HOST[end] * _FORWARD
     return max(side.rows * each, math.ceil(side.rows / at_once) * answer * launch)

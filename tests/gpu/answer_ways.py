@@ -27,7 +27,7 @@ def answer(loaded, examples, new_tokens, way):
     from slimtune.engine.continued import Continued
 
     kind, batch = way.split("_")
-    module.is_continued = lambda loaded: kind == "kept"
+    module.keeps_prefixes = lambda spec, **how: kind == "kept"
     module._BATCH["cuda"] = module._CONTINUED_BATCH = int(batch)
     short, made, answered = [], [], module._answered
 
