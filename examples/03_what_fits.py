@@ -9,10 +9,10 @@ downloaded and no GPU is needed.
 import sys
 
 from slimtune.errors import UserError
-from slimtune.forecast import forecast_model
+from slimtune.forecast import BATCH, forecast_model
 from slimtune.gpus import get_gpu
 from slimtune.models import MODELS
-from slimtune.recipe import Context, Lora, Train
+from slimtune.recipe import Context, Lora
 
 
 def main(card: str, tokens: int, most_hours: float) -> None:
@@ -20,7 +20,7 @@ def main(card: str, tokens: int, most_hours: float) -> None:
     print(f"{gpu.name}: 10,000 rows of {tokens:,} tokens, four epochs, at most {most_hours:g} hours even if slow")
     for spec in MODELS.values():
         try:
-            forecast = forecast_model(spec, gpu, context=context, batch=Train().batch, rank=Lora().r)
+            forecast = forecast_model(spec, gpu, context=context, batch=BATCH, rank=Lora().r)
         except UserError:
             continue
         slow, fast = forecast.speed.hours

@@ -15,7 +15,8 @@ from slimtune.errors import Problem, Problems, UserError
 from slimtune.gpus import DetectedGpu, GpuSpec
 from slimtune.lengths import RowTokens, TokenReport, guess_tokens
 from slimtune.models import ModelSpec, get_model
-from slimtune.plan import Plan, context_problem, make_plan, pinned_words, refuse_needles, yarn_for
+from slimtune.plan import Plan, context_problem, make_plan, pinned_words, refuse_needles, usual_batch, yarn_for
+from slimtune.plan.batch import MOST_ROWS
 from slimtune.recipe import Recipe, RecipeSource
 from slimtune.scorers import get_scorer
 from slimtune.scorers.judge import judge_misfit
@@ -33,6 +34,17 @@ class Ready:
     task: Task
     spec: ModelSpec
     quality: Quality
+
+    @property
+    def usual_batch(self) -> int:
+        """Rows of a step, where the recipe does not say."""
+        train = self.recipe.train
+        return usual_batch(len(self.task.train), train.epochs, multiple_of=train.micro_batch or 1)
+
+    @property
+    def batch(self) -> int:
+        """Rows of a step."""
+        return self.recipe.train.batch or self.usual_batch
 
 
 def read_rows(recipe: Recipe, data_dir: Path | None = None) -> tuple[Task, Quality]:
@@ -121,7 +133,7 @@ def plan_of(
         "gpu": gpu,
         "lora_r": recipe.lora.r,
         "context_tokens": recipe.context.length,
-        "batch": train.batch,
+        "batch": prepared.batch,
         "rows": len(lengths),
         "epochs": train.epochs,
         "longest_row_tokens": max(lengths),
@@ -134,10 +146,12 @@ def plan_of(
     kept = {"quantisation": quantisation} if quantisation else {}
     plan = make_plan(spec, **given, **{**pinned, **kept})
     free = make_plan(spec, **given, **kept) if pinned != _FREE else plan
-    slower = pinned_words(train, plan, free)
+    slower = pinned_words(train, plan, free, usual=prepared.usual_batch)
     yarn = yarn_for(spec, recipe.context)
     refuse_needles(spec, plan, yarn)
     notes = [yarn.note] if yarn else []
+    if train.batch is None and plan.batch < MOST_ROWS:
+        notes.append(f"{len(lengths):,} rows make few steps: {plan.batch} a step, where more rows have {MOST_ROWS}.")
     if counted is None and (longer := sum(length > recipe.context.length for length in lengths)):
         notes.append(f"Training rows that may exceed the context of {recipe.context.length:,} tokens: {longer:,}.")
     return replace(plan, notes=(*plan.notes, *slower, *notes))

@@ -57,7 +57,7 @@ class Draft:
     alpha: int = Lora().alpha
     epochs: float = Train().epochs
     lr: float = Train().lr
-    batch: int = Train().batch
+    batch: int | None = None
     train_rows: int | None = None
     test_rows: int | None = None
     few_shot: int = Evaluate().few_shot

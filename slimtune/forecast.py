@@ -25,6 +25,7 @@ from slimtune.plan import (
     make_plan,
     ram_gib,
     refuse_needles,
+    usual_batch,
     with_levers,
     yarn_for,
 )
@@ -32,7 +33,8 @@ from slimtune.recipe import Context, Lora, Train, find_recipe, read_recipe, reci
 
 Card = GpuSpec | DetectedGpu
 EXAMPLES, ROW_TOKENS = 10_000, 1024  # what is planned for where there are no rows; the rest is a recipe's default
-EPOCHS, RANK, BATCH = Train().epochs, Lora().r, Train().batch
+EPOCHS, RANK = Train().epochs, Lora().r
+BATCH = usual_batch(EXAMPLES, EPOCHS)
 _KEEP_CHECKPOINTS = 2
 _SHORTEST_CONTEXT = 64  # as in a recipe
 
@@ -200,7 +202,7 @@ def load_of(prepared: Ready) -> Load:
     lengths = counted.lengths
     return Load(
         len(lengths), recipe.train.epochs, max(lengths), sum(lengths) / len(lengths), max(counted.answers),
-        recipe.lora.r, recipe.train.batch, counted.prefix, tuple(lengths),
+        recipe.lora.r, prepared.batch, counted.prefix, tuple(lengths),
     )  # fmt: skip
 
 

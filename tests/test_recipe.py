@@ -26,7 +26,7 @@ def test_the_default_is_the_published_setting_but_for_batch_and_rate(tmp_path: P
     assert (recipe.train.schedule, recipe.train.warmup, recipe.train.batch, recipe.thinking) == (
         "linear",
         0.05,
-        64,
+        None,
         "off",
     )
 
@@ -113,7 +113,7 @@ def test_a_key_as_other_tools_call_it_is_known(tmp_path: Path, line: str, key: s
 def test_every_key_says_what_it_takes_and_what_it_is() -> None:
     keys = {key.name: key for key in every_key()}
     assert [name for name, key in keys.items() if not key.gloss] == []
-    assert (keys["train.lr"].takes, keys["train.lr"].default) == ("number, above 0, below 1", "5e-05")
+    assert (keys["train.lr"].takes, keys["train.lr"].default) == ("number, above 0, below 1", "0.0004")
     assert keys["lora.r"].takes == "whole number, from 1, at most 1,024" and keys["model"].default == "needed"
     assert keys["data.kind"].takes == "classification, qa, text" and keys["data.labels"].takes == "list of texts"
     assert {"lora.alpha", "context", "context.method", "evaluate.few_shot", "seed"} <= keys.keys()

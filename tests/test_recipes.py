@@ -81,7 +81,8 @@ def test_a_stretched_recipe_says_what_its_longest_rows_take(file):
     assert bool(said) == (recipe.context.method == "yarn")
     if said:
         spec, card = get_model(recipe.model), get_gpu(claim(file)["card"])
-        asked = {"context": recipe.context, "batch": recipe.train.batch, "rank": recipe.lora.r}
+        batch = forecast(recipe, claim(file)["card"]).plan.batch
+        asked = {"context": recipe.context, "batch": batch, "rank": recipe.lora.r}
         peak = forecast_model(spec, card, **asked).plan.peak_gib["expected"]
         assert (said["tokens"], said["peak"]) == (f"{recipe.context.length:,}", f"{peak:.1f}")
 

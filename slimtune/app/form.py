@@ -21,8 +21,8 @@ LABELS, FREE_TEXT = "One of a few labels", "Free text"
 _MEANING = {LABELS: ("text", "label"), FREE_TEXT: ("prompt", "completion")}
 _LENGTHS = (512, 1024, 2048, 4096, 8192, 16384, 32768, 65536, 131072)
 _RANKS = (8, 16, 32, 64, 128)
-_NEEDED = ("context", "rank", "alpha", "epochs", "lr", "batch", "few_shot")
-_LIMITS = ("train_rows", "test_rows")
+_NEEDED = ("context", "rank", "alpha", "epochs", "lr", "few_shot")
+_OPTIONAL = ("batch", "train_rows", "test_rows")
 FIRST = "smollm2-banking77-demo"  # the recipe the form starts as
 
 
@@ -79,7 +79,7 @@ class Form:
             instruction=str(said["instruction"] or "").strip() if own else "",
             yarn=bool(said["yarn"]),
             **{name: _number(said[name], empty="") for name in _NEEDED},
-            **{name: _number(said[name], empty=None) for name in _LIMITS},
+            **{name: _number(said[name], empty=None) for name in _OPTIONAL},
         )
 
     def planned_card(self, values: Mapping[Any, Any]) -> Card | None:
@@ -88,7 +88,7 @@ class Form:
 
     def filled(self, draft: Draft) -> dict[Any, Any]:
         """The updates that make the form say `draft`, which is of a task that comes along."""
-        same = ("model", "yarn", *_NEEDED, *_LIMITS)
+        same = ("model", "yarn", *_NEEDED, *_OPTIONAL)
         values = {getattr(self, name): getattr(draft, name) for name in same}
         labels = gr.update(choices=_labels(draft.task), value=list(draft.labels))
         return {**values, self.source: A_TASK, self.task: draft.task, self.labels: labels}
@@ -155,7 +155,7 @@ def _numbers(first: Draft, task: gr.Dropdown) -> dict[str, Any]:
         )
         with gr.Row():
             alpha = _count(first.alpha, "LoRA alpha")
-            batch = _count(first.batch, "Batch")
+            batch = _count(first.batch, "Batch", empty="by the rows")
             few_shot = _count(first.few_shot, "Worked examples")
         with gr.Row():
             train_rows = _count(first.train_rows, "Training rows, at most")
@@ -170,10 +170,12 @@ def _numbers(first: Draft, task: gr.Dropdown) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _count(value: int | None, label: str) -> gr.Number:
+def _count(value: int | None, label: str, *, empty: str = "") -> gr.Number:
+    """`empty`: what is shown where nothing was said."""
     return gr.Number(
-        value, label=label, precision=0, elem_id=label.lower().replace(" ", "-").replace(",", ""), min_width=90
-    )
+        value, label=label, placeholder=empty, precision=0, min_width=90,
+        elem_id=label.lower().replace(" ", "-").replace(",", ""),
+    )  # fmt: skip
 
 
 def _own_rows() -> dict[str, Any]:

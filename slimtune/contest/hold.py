@@ -77,11 +77,11 @@ def hold(
         write_json(file, [[row.prompt, row.answer] for row in rows])
     job = Job(
         entries[0].way, recipe.model, shape, as_gpu.name if as_gpu else None, str(file.resolve()), digest_file(file),
-        _where(card), recipe.context.length, recipe.lora.r, recipe.train.batch, recipe.train.lr, recipe.seed,
+        _where(card), recipe.context.length, recipe.lora.r, plan.batch, recipe.train.lr, recipe.seed,
         course.warm, course.timed,
     )  # fmt: skip
     outcomes = _everyone(entries, to_try(entries, only=only), job, course, out, listener, should_stop)
-    title = f"{spec.label} on {prepared.task.title}: rank {recipe.lora.r}, {recipe.train.batch} examples a step"
+    title = f"{spec.label} on {prepared.task.title}: rank {recipe.lora.r}, {plan.batch} examples a step"
     facts = _facts(rows, job, course, tried=any(one.tried for one in outcomes))
     return Contest(title, facts, (RANDOM,) if shape else (), outcomes)
 

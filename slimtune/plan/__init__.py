@@ -1,5 +1,6 @@
 """The plan of a run, made before anything is downloaded: what will be loaded, how it trains, and whether it fits.
 
+usual_batch          rows of a step, where nobody says (batch.py)
 make_plan            the fastest settings whose predicted peak fits, and why
 parts_gib            the prediction itself, part by part (memory.py; calibration.py fits its constants)
 estimate_speed       how long and for how much, as a range (speed.py)
@@ -9,6 +10,7 @@ rows_at_a_time       how many examples are answered together (rows.py)
 yarn_for             how a context beyond the native one is reached (context.py)
 """
 
+from slimtune.plan.batch import usual_batch
 from slimtune.plan.collation import SHARED_PREFIX_TYPES, possible_layouts
 from slimtune.plan.context import Yarn, context_problem, refuse_needles, usable_tokens, yarn_for
 from slimtune.plan.host import disk_gib, ram_gib, refuse_full_disk
@@ -39,6 +41,7 @@ __all__ = [
     "refuse_needles",
     "rows_at_a_time",
     "usable_tokens",
+    "usual_batch",
     "with_levers",
     "yarn_for",
 ]

@@ -4,11 +4,12 @@ from slimtune.plan.planner import Plan
 from slimtune.recipe import Train
 
 
-def pinned_words(train: Train, plan: Plan, free: Plan) -> list[str]:
-    """A sentence for each key of `train` that costs speed. `plan` is as pinned, `free` the same with nothing pinned."""
-    notes, usual = [], Train().batch
-    if plan.gpu and train.batch < usual:
-        notes.append(f"train.batch is pinned to {train.batch}: {usual} rows a step, the default, train faster.")
+def pinned_words(train: Train, plan: Plan, free: Plan, *, usual: int) -> list[str]:
+    """A sentence for each key of `train` that costs speed. `plan` is as pinned, `free` the same with nothing pinned but
+    the batch; `usual`: the batch if nobody had said."""
+    notes = []
+    if plan.gpu and plan.batch < usual:
+        notes.append(f"train.batch is pinned to {plan.batch}: {usual} rows a step, the default here, train faster.")
     if train.collation != "auto" and plan.collation == "padded" != free.collation:
         notes.append(f"train.collation is pinned to padded: {free.collation} batches train faster here.")
     if train.quantisation != "auto" and (plan.quantisation, free.quantisation) == ("4bit", "16bit"):

@@ -39,8 +39,8 @@ class Train(Section):
     """How the learning rate falls after the warmup."""
     warmup: float = Field(0.05, ge=0, lt=1)
     """Share of the steps over which the learning rate rises."""
-    batch: int = Field(64, ge=1, le=65_536)
-    """Rows per optimizer step. It never changes, whatever has to be split to fit."""
+    batch: int | None = Field(None, ge=1, le=65_536)
+    """Rows per optimizer step, whatever has to be split to fit; where it is not given 64, and fewer of few rows."""
     micro_batch: int | None = Field(None, ge=1)
     """Rows per forward pass; chosen by the plan where it is not given."""
     collation: Literal["auto", "padded", "shared-prefix"] = "auto"
@@ -244,7 +244,7 @@ class Recipe(Section):
             raise ValueError(
                 "gives data.validation_rows and data.test_rows: a run is scored on one of the two, so leave one out"
             )
-        if self.train.micro_batch and self.train.batch % self.train.micro_batch:
+        if self.train.micro_batch and self.train.batch and self.train.batch % self.train.micro_batch:
             raise ValueError(
                 f"train.batch {self.train.batch} is not a multiple of micro_batch {self.train.micro_batch}"
             )

@@ -71,7 +71,7 @@ class Steps:
             lr=train.lr,
             schedule=train.schedule,
             warmup=train.warmup,
-            batch=train.batch,
+            batch=self.bench.plan.batch,
             micro_batch=self.bench.plan.micro_batch,
             collation=self.bench.plan.collation,
             weight_decay=train.weight_decay,
