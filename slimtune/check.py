@@ -15,8 +15,16 @@ from slimtune.errors import Problem, Problems, UserError
 from slimtune.gpus import DetectedGpu, GpuSpec
 from slimtune.lengths import RowTokens, TokenReport, guess_tokens
 from slimtune.models import ModelSpec, get_model
-from slimtune.plan import Plan, context_problem, make_plan, pinned_words, refuse_needles, usual_batch, yarn_for
-from slimtune.plan.batch import MOST_ROWS
+from slimtune.plan import (
+    MOST_ROWS,
+    Plan,
+    context_problem,
+    make_plan,
+    pinned_words,
+    refuse_needles,
+    usual_batch,
+    yarn_for,
+)
 from slimtune.recipe import Recipe, RecipeSource
 from slimtune.scorers import get_scorer
 from slimtune.scorers.judge import judge_misfit
@@ -38,13 +46,13 @@ class Ready:
     @property
     def usual_batch(self) -> int:
         """Rows of a step, where the recipe does not say."""
-        train = self.recipe.train
-        return usual_batch(len(self.task.train), train.epochs, multiple_of=train.micro_batch or 1)
+        return usual_batch(len(self.task.train), self.recipe.train.epochs)
 
     @property
     def batch(self) -> int:
-        """Rows of a step."""
-        return self.recipe.train.batch or self.usual_batch
+        """Rows of a step: of a pinned micro-batch so many as come nearest to the usual."""
+        train = self.recipe.train
+        return train.batch or math.ceil(self.usual_batch / (each := train.micro_batch or 1)) * each
 
 
 def read_rows(recipe: Recipe, data_dir: Path | None = None) -> tuple[Task, Quality]:
@@ -150,8 +158,9 @@ def plan_of(
     yarn = yarn_for(spec, recipe.context)
     refuse_needles(spec, plan, yarn)
     notes = [yarn.note] if yarn else []
-    if train.batch is None and plan.batch < MOST_ROWS:
-        notes.append(f"{len(lengths):,} rows make few steps: {plan.batch} a step, where more rows have {MOST_ROWS}.")
+    if train.batch is None and prepared.usual_batch < MOST_ROWS:
+        few = f"{len(prepared.task.train):,} rows make few steps"
+        notes.append(f"{few}: {plan.batch} a step, where more rows have {MOST_ROWS}.")
     if counted is None and (longer := sum(length > recipe.context.length for length in lengths)):
         notes.append(f"Training rows that may exceed the context of {recipe.context.length:,} tokens: {longer:,}.")
     return replace(plan, notes=(*plan.notes, *slower, *notes))

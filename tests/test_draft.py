@@ -20,7 +20,7 @@ from slimtune.draft import (
 )
 from slimtune.errors import UserError
 from slimtune.gpus import get_gpu
-from slimtune.recipe import Recipe, load_recipe
+from slimtune.recipe import Recipe, Train, load_recipe
 from slimtune.strict_yaml import parse_yaml
 
 DRAFT = Draft("qwen3-4b", task="banking77", rank=16, alpha=16, lr=2e-4)
@@ -59,8 +59,8 @@ def test_whatever_words_and_numbers_stand_in_a_form_they_are_read_back(
     )
     value = parse_yaml(written(draft, tmp_path_factory.mktemp("recipe"))).value
     assert value["data"].get("instruction", "") == text and value["data"]["columns"] == {"text": column}
-    asked = value.get("train", {})
-    assert asked.get("lr", 5e-5) == pytest.approx(lr) and asked.get("epochs", 4) == pytest.approx(epochs, rel=1e-4)
+    asked = Train(**value.get("train", {}))
+    assert asked.lr == pytest.approx(lr) and asked.epochs == pytest.approx(epochs, rel=1e-4)
 
 
 def test_numbers_that_look_like_words_and_words_that_look_like_numbers_keep_their_kind(tmp_path: Path) -> None:

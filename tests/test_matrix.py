@@ -129,7 +129,7 @@ def test_of_a_models_folder_the_name_counts_and_no_file_is_read_twice(tmp_path, 
 
 def test_a_cell_of_a_model_that_is_no_folder_is_named_as_ever(tmp_path, task):
     assert set(read(tmp_path, task)[0].identity) == {
-        "recipe", "model", "revision", "data", "scorers", "scores_schema", "teacher", "training_schema",
+        "batch", "recipe", "model", "revision", "data", "scorers", "scores_schema", "teacher", "training_schema",
     }  # fmt: skip
 
 

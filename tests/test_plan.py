@@ -11,6 +11,7 @@ from slimtune.gpus import DetectedGpu, get_gpu
 from slimtune.models import get_model
 from slimtune.plan import Setting, high_gib, make_plan, pacing, parts_gib, possible_layouts, refuse_full_disk
 from slimtune.plan.calibration import CONSTANTS, errors_held_out, fit, read_table
+from slimtune.plan.fastest import candidates
 from slimtune.plan.planner import powers_of_two_dividing
 from slimtune.plan.speed import is_replayed, paces_here
 from slimtune.recipe import check_recipe
@@ -56,7 +57,7 @@ def test_the_paces_are_those_the_table_gives():
 
 def test_steps_that_were_not_used_in_fitting_are_predicted():
     shares = pacing.errors_held_out(pacing.read_timed())
-    assert len(shares) >= 7 and all(0.7 < share < 1.3 for share in shares)
+    assert len(shares) >= 14 and all(0.7 < share < 1.35 for share in shares)
     contests = [row for row in pacing.read_timed() if row.use == "test" and row.setting.row_tokens == 631]
     assert len(contests) == 7 and all(abs(row.predicted_s() / row.step_s - 1) < 0.1 for row in contests)
 
@@ -78,10 +79,16 @@ def test_one_row_at_a_time_is_no_rows():
 
 
 def test_room_is_kept_for_captured_steps():
-    asked = {"longest_row_tokens": 640, "row_tokens_mean": 630, "prefix_tokens": 600, "lora_r": 64}
-    plans = {model: plan_for(model, "T4", **asked) for model in ("qwen3-4b", "llama-3.1-8b-instruct", "qwen3-1.7b")}
-    replayed = [plan for model, plan in plans.items() if is_replayed(get_model(model), plan.setting)]
-    assert replayed and all(plan.peak_gib["high"] + 0.1 <= plan.room_gib for plan in replayed)
+    """They take 84 MiB and more beside what torch reserves (BENCHMARKS.md)."""
+    smallest = dataclasses.replace(on_gpu("16bit", "bf16", False, 1, 640, 64), prefix_tokens=600)
+    found = candidates(
+        get_model("qwen3-1.7b"), smallest, get_gpu("L4"), layouts=["shared-prefix", "padded"], weights=["16bit"],
+        sizes=[8], lengths=(), row_tokens=630.0, batch=8, room_gib=22.0,
+    )  # fmt: skip
+    replayed = [one for one in found if is_replayed(get_model("qwen3-1.7b"), one.setting)]
+    assert len(found) > 4 and len(replayed) == 1
+    for one in found:
+        assert one.fits(one.high_gib + 0.2) and one.fits(one.high_gib + 0.05) == (one not in replayed)
 
 
 def test_rows_that_are_known_are_planned_by_their_own_lengths_and_not_all_by_the_longest():

@@ -155,7 +155,7 @@ def _numbers(first: Draft, task: gr.Dropdown) -> dict[str, Any]:
         )
         with gr.Row():
             alpha = _count(first.alpha, "LoRA alpha")
-            batch = _count(first.batch, "Batch", empty="by the rows")
+            batch = _count(first.batch, "Batch", empty="64, or fewer")
             few_shot = _count(first.few_shot, "Worked examples")
         with gr.Row():
             train_rows = _count(first.train_rows, "Training rows, at most")

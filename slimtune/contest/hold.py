@@ -61,8 +61,8 @@ def hold(
 ) -> Contest:
     """Let everyone train in turn, in folders of their own under `out`: the recipe's model, or random weights in the
     shape of the model `shape`; on this card, or on no more of it than a smaller one has. Layouts and settings of others
-    are tried for a few steps; the fastest go the whole course. Whoever did so before for the very same job is not asked
-    again.
+    are tried for a few steps; the fastest, and who is named whole in `only`, go the whole course. Whoever did so before
+    for the very same job is not asked again.
 
     Raises UserError where the model is not on this machine, its tokens are not the shape's, or nothing fits; Problems
     for rows that its template cannot hold; CannotWrite; and Interrupted where it should stop.

@@ -24,10 +24,10 @@ from slimtune.engine.sampling import Draws
 from slimtune.errors import UserError
 from slimtune.models.thoughts import opens_thought, split_thought
 from slimtune.plan.collation import keeps_prefixes
+from slimtune.plan.rows import AT_ONCE, KEPT_AT_ONCE
 
-_BATCH = {"cpu": 64, "cuda": 128}
+_BATCH = {"cpu": 64, "cuda": AT_ONCE}
 _TOKENS = {"cpu": 4096, "cuda": 131072}  # of prompts at a time; a packed row's mask takes their square
-_CONTINUED_BATCH = 512  # examples that share what is computed once; fewer where memory is short
 _FEW = 4  # a batch is over when no more than a fourth of it goes on
 
 
@@ -57,7 +57,7 @@ def generate(loaded: Loaded, examples: Sequence[Example], max_new_tokens: int) -
     FastLanguageModel.for_inference(loaded.model)
     kept = keeps_prefixes(loaded.spec, precision=loaded.precision, cuda=device == "cuda")
     continued = Continued(loaded) if kept else None
-    batch = _CONTINUED_BATCH if continued else _BATCH[device]
+    batch = KEPT_AT_ONCE if continued else _BATCH[device]
     shared = prefix_length([row.prompt for row in rows]) if rows and (continued or is_packed(loaded)) else 0
     waiting, begun = sorted(rows, key=len, reverse=True), []
     while waiting or begun:

@@ -12,6 +12,8 @@ from typing import NamedTuple, Protocol
 
 import torch
 
+from slimtune.engine.memory import rehearsed
+
 _OPS = torch.ops.aten
 
 
@@ -127,11 +129,12 @@ class Kernel(Protocol):
 
 
 def kernel_for(query: torch.Tensor) -> Kernel:
-    """By the device, the numbers and the width of a head."""
+    """By the device, the numbers and the width of a head; where a smaller card is rehearsed, the one that it has."""
     if query.device.type == "cpu":
         return _Cpu()
     half = query.dtype in (torch.float16, torch.bfloat16)
-    ampere = torch.cuda.get_device_capability(query.device) >= (8, 0)
+    here = torch.cuda.get_device_capability(query.device)
+    ampere = min(here, rehearsed() or here) >= (8, 0)
     return _Flash() if half and ampere and query.shape[-1] % 8 == 0 and query.shape[-1] <= 256 else _Efficient()
 
 

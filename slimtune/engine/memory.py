@@ -14,6 +14,7 @@ _TEXTS = (
     "can't allocate memory",
     "failed to allocate",
 )
+_rehearsed: GpuSpec | None = None
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -30,9 +31,15 @@ def release() -> None:
         torch.cuda.empty_cache()
 
 
+def rehearsed() -> tuple[int, int] | None:
+    """The compute capability of the smaller card that this process stands for, if it does."""
+    return _rehearsed and _rehearsed.capability
+
+
 def cap_memory(gpu: GpuSpec, *, context_gib: float | None = None) -> None:
-    """Let this process use no more of the card than `gpu` would leave it: its memory less the CUDA context. Libraries
-    that ask how much is free hear what that card would answer. `context_gib` None: as measured here, which another
+    """Let this process use no more of the card than `gpu` would leave it: its memory less the CUDA context; and have
+    attention of framed rows computed by the kernel that `gpu` has. Libraries that ask how much is free hear what that
+    card would answer. `context_gib` None: as measured here, which another
     process that starts at the same time would disturb.
 
     Raises UserError without a card, or with one that is smaller.
@@ -46,6 +53,8 @@ def cap_memory(gpu: GpuSpec, *, context_gib: float | None = None) -> None:
         context_gib = max(here.free_gib - left / 2**30, gpu.context_gib)
     if gpu.total_gib > total / 2**30:
         raise UserError(f"{gpu.name} is larger than this {here.name}: it cannot be rehearsed here.")
+    global _rehearsed
+    _rehearsed = gpu
     room = int((gpu.total_gib - context_gib) * 2**30)
     torch.cuda.set_per_process_memory_fraction(room / total)
 

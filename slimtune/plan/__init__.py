@@ -10,7 +10,7 @@ rows_at_a_time       how many examples are answered together (rows.py)
 yarn_for             how a context beyond the native one is reached (context.py)
 """
 
-from slimtune.plan.batch import usual_batch
+from slimtune.plan.batch import MOST_ROWS, usual_batch
 from slimtune.plan.collation import SHARED_PREFIX_TYPES, possible_layouts
 from slimtune.plan.context import Yarn, context_problem, refuse_needles, usable_tokens, yarn_for
 from slimtune.plan.host import disk_gib, ram_gib, refuse_full_disk
@@ -21,6 +21,7 @@ from slimtune.plan.rows import rows_at_a_time
 from slimtune.plan.speed import Speed, estimate_speed
 
 __all__ = [
+    "MOST_ROWS",
     "SHARED_PREFIX_TYPES",
     "Plan",
     "Setting",

@@ -109,10 +109,13 @@ def estimate_throughput(spec: ModelSpec, gpu: GpuSpec, request: Request) -> Thro
     return Throughput(slow, fast, f"estimated for {gpu.name}, {about}", measured=False)
 
 
-def answers_at_once(spec: ModelSpec, gpu: GpuSpec, tokens: float, *, weights_bytes: float | None = None) -> int:
-    """How many requests of so many tokens fit beside the weights, which are 16-bit ones unless said; 0: not one."""
+def answers_at_once(
+    spec: ModelSpec, gpu: GpuSpec, tokens: float, *, weights_bytes: float | None = None, most: int = _MOST_AT_ONCE
+) -> int:
+    """How many requests of so many tokens fit beside the weights, which are 16-bit ones unless said, `most` at most; 0:
+    not one."""
     room_bytes = (gpu.usable_gib - _SERVER_GIB) * GIB - (weights_bytes or 2 * spec.params_total)
-    return max(0, min(_MOST_AT_ONCE, int(room_bytes // (kept_bytes(spec) * max(tokens, 1)))))
+    return max(0, min(most, int(room_bytes // (kept_bytes(spec) * max(tokens, 1)))))
 
 
 def kept_bytes(spec: ModelSpec) -> int:

@@ -14,7 +14,7 @@ from slimtune.gpus import DetectedGpu, GpuSpec
 from slimtune.models import ModelSpec
 from slimtune.plan.collation import is_framed
 from slimtune.plan.memory import Setting, high_gib, with_levers
-from slimtune.plan.speed import example_s, is_replayed
+from slimtune.plan.speed import HOST, example_s, is_replayed
 from slimtune.wording import counted
 
 _GRAPHS_GIB = 0.125  # of captured steps outside what torch reserves: 84 MiB with the first, up to 2 with each later
@@ -26,8 +26,8 @@ _A_CARD = GpuSpec("a card", 0.0, (8, 0), 600.0, 125.0)  # one that no data sheet
 
 @dataclass(frozen=True)
 class Candidate:
-    """A way to train. `graphs_gib` lies outside what torch reserves. `examples_per_s` is predicted, and for comparing
-    alone where the card is not known."""
+    """A way to train. `graphs_gib` lies outside what torch reserves. `examples_per_s` is predicted for a slow host, and
+    for comparing alone where the card is not known."""
 
     collation: str
     setting: Setting
@@ -78,7 +78,7 @@ def candidates(
             continue
         for optimizer in ("adamw", "adamw_8bit") if gpu else ("adamw",):  # 8-bit moments are slower
             setting = dataclasses.replace(setting, optimizer=optimizer)
-            each = example_s(spec, setting, card, row_tokens, accumulation=batch // size)
+            each = example_s(spec, setting, card, row_tokens, accumulation=batch // size, host=HOST[0])
             graphs_gib = _GRAPHS_GIB if is_replayed(spec, setting) else 0.0
             one = Candidate(collation, setting, high_gib(spec, setting), graphs_gib, 1 / each)
             if one.fits(room_gib):

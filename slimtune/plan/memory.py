@@ -219,7 +219,7 @@ def _step_gib(spec: ModelSpec, setting: Setting, fitted: Constants) -> dict[str,
 def _kernel_bytes(spec: ModelSpec, setting: Setting) -> int:
     """What attention of framed rows takes besides on cards that are older than FlashAttention 2 (those without bf16):
     keys and values for every head, and on the way back an fp32 gradient of queries in which each sequence has room for
-    the longest (kernel_backward.h of PyTorch 2.11, engine/kernels.py). Arithmetic: not measured on such a card."""
+    the longest (kernel_backward.h of PyTorch 2.11, engine/kernels.py). Arithmetic: no such card was measured."""
     if not setting.framed or setting.precision == "bf16":
         return 0
     ahead, own = setting.parts

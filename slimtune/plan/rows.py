@@ -2,6 +2,7 @@
 
 from slimtune.models.shapes import Shapes
 
+AT_ONCE, KEPT_AT_ONCE = 128, 512  # at most, on a card; and where what prompts share is kept
 _SAFE = 0.7  # of what is free: prompts may share less, group by group, than all of them do
 _MOST_TOKENS = 131072  # that are computed at once
 

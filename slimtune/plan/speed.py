@@ -34,7 +34,8 @@ class Paces:
     """What was fitted. `products`: the share of a data sheet's half-precision rate that wide products reach, and the
     width at which half of that is left; `moved`: hidden- and intermediate-sized values that a layer moves a token;
     `unpacked`: times a 4-bit weight's bytes, packed and unpacked, pass through memory a pass; `launch_s`: seconds that
-    Python needs for a layer's kernels in a step, by the weights; `graph_s`: what is left of that in a graph;
+    Python needs for a layer's kernels in a step, by the weights; `again`: times as long with checkpointing, which
+    computes a layer twice and moves its inputs to the host; `graph_s`: what is left of that in a graph;
     `card`: the one they were timed on; `band`: between which shares of what is predicted lie nine in ten of the steps
     that were not used in fitting; `held_out`: how many they are and how far off."""
 
@@ -42,6 +43,7 @@ class Paces:
     moved: Mapping[str, float]
     unpacked: float
     launch_s: Mapping[str, float]
+    again: float
     graph_s: float
     card: str
     band: tuple[float, float]
@@ -96,7 +98,7 @@ def launch_s(spec: ModelSpec, setting: Setting, paces: Paces) -> float:
     """Seconds that Python needs to start a layer's kernels, forward and backward."""
     if is_replayed(spec, setting):
         return paces.graph_s
-    return paces.launch_s[setting.quantisation] * (1.5 if setting.checkpointing else 1.0)
+    return paces.launch_s[setting.quantisation] * (paces.again if setting.checkpointing else 1.0)
 
 
 def is_replayed(spec: ModelSpec, setting: Setting) -> bool:

@@ -1,4 +1,4 @@
-"""What may stand in a recipe, section by section. The defaults are the published study's."""
+"""What may stand in a recipe, section by section. The defaults are the published study's, but for batch and rate."""
 
 from typing import Any, Literal
 
@@ -17,7 +17,7 @@ class Section(BaseModel):
 
 
 class Lora(Section):
-    """Which directions the adapter may move in. The defaults are the published study's."""
+    """Which directions the adapter may move in. The defaults are the published study's, but for batch and rate."""
 
     r: int = Field(64, ge=1, le=1024)
     """Rank."""
@@ -40,7 +40,7 @@ class Train(Section):
     warmup: float = Field(0.05, ge=0, lt=1)
     """Share of the steps over which the learning rate rises."""
     batch: int | None = Field(None, ge=1, le=65_536)
-    """Rows per optimizer step, whatever has to be split to fit; where it is not given 64, and fewer of few rows."""
+    """Rows per optimizer step, however split to fit. Not given: 64, or 32, 16 or 8 where 64 make under 150 steps."""
     micro_batch: int | None = Field(None, ge=1)
     """Rows per forward pass; chosen by the plan where it is not given."""
     collation: Literal["auto", "padded", "shared-prefix"] = "auto"

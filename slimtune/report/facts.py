@@ -40,7 +40,7 @@ def training_facts(run: RunFiles) -> tuple[Fact, ...]:
     once = "; what the prompts of a batch share is computed, and counted, once" if shared else ""
     facts = [
         ("Training time", f"{duration(seconds)}, {rate}"),
-        ("Steps", integer(training.get("steps"))),
+        ("Steps", f"{integer(training.get('steps'))} of {integer(run.plan.get('batch'))} rows"),
         ("Training rows", integer(training.get("train_rows"))),
         ("Tokens", f"{integer(tokens)}, {integer(training.get('supervised_tokens'))} of them supervised{once}"),
         ("Loss, first and last step", f"{_loss(training.get('first_loss'))} to {_loss(training.get('last_loss'))}"),

@@ -1,9 +1,9 @@
 """How long a cell's scoring takes on a card: a roofline over what it reads and answers, low to high, not measured.
 
 Each side answers every test row: as many at once as the engine takes, one token after the other. Where it keeps what
-prompts share, only what is a row's own is computed for it. The fast end has
-answers as long as those that are right; at the slow end a model that is not trained goes on to its limit, and one that
-is to the longest right answer. A token's kernels need time to start, however little they have to do.
+prompts share, only what is a row's own is computed for it. The fast end has answers as long as those that are right; at
+the slow end a model that is not trained goes on to its limit, and one that is to the longest right answer. A token's
+kernels need time to start, however little they have to do.
 """
 
 import math
@@ -17,9 +17,9 @@ from slimtune.models import ModelSpec
 from slimtune.plan.collation import keeps_prefixes
 from slimtune.plan.cost import Request, answers_at_once, seconds_a_request
 from slimtune.plan.memory import GIB, Setting, resident_gib
+from slimtune.plan.rows import AT_ONCE, KEPT_AT_ONCE
 from slimtune.plan.speed import HOST, paces_here
 
-_AT_ONCE, _KEPT_AT_ONCE = 128, 512  # engine/generate.py: its batches on a card, and where prefixes are kept
 _FORWARD = 1 / 3  # of a training step's kernels: backward has twice as many
 _WEIGHTS = ("weights", "experts", "embeddings and head")
 
@@ -62,9 +62,10 @@ def scoring_s(side: Side, spec: ModelSpec, setting: Setting, card: GpuSpec) -> t
 
 def _seconds(side: Side, spec: ModelSpec, setting: Setting, card: GpuSpec, weights: float, end: int) -> float:
     kept = keeps_prefixes(spec, precision=setting.precision, cuda=True)
-    answer, most = side.answers[end], _KEPT_AT_ONCE if kept else _AT_ONCE
+    answer, most = side.answers[end], KEPT_AT_ONCE if kept else AT_ONCE
     prompt = side.prompt_tokens - side.shared_tokens if kept else side.prompt_tokens
-    at_once = max(1, min(most, side.rows, answers_at_once(spec, card, prompt + answer, weights_bytes=weights)))
+    fitting = answers_at_once(spec, card, prompt + answer, weights_bytes=weights, most=min(most, side.rows))
+    at_once = max(1, fitting)
     request = Request(prompt, answer)
     each = seconds_a_request(spec, card, request, at_once=at_once, weights_bytes=weights)[end]
     launch = spec.shapes.layers * paces_here().launch_s[setting.quantisation] * HOST[end] * _FORWARD

@@ -28,7 +28,7 @@ def answer(loaded, examples, new_tokens, way):
 
     kind, batch = way.split("_")
     module.keeps_prefixes = lambda spec, **how: kind == "kept"
-    module._BATCH["cuda"] = module._CONTINUED_BATCH = int(batch)
+    module._BATCH["cuda"] = module.KEPT_AT_ONCE = int(batch)
     short, made, answered = [], [], module._answered
 
     def counted(*asked, **knobs):

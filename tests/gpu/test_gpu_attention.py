@@ -7,10 +7,12 @@ import torch
 from test_attention import GROUPS, by_mask, layout
 from test_frame import places_in
 
+from slimtune.engine import memory
 from slimtune.engine.attention import row_attention
 from slimtune.engine.frame import Frame, FrameView
 from slimtune.engine.kernels import kernel_for
 from slimtune.engine.windows import Windowed, window_attention
+from slimtune.gpus import get_gpu
 
 KINDS = [(torch.float32, "_Efficient"), (torch.float16, "_Flash"), (torch.bfloat16, "_Flash")]
 
@@ -77,3 +79,12 @@ def test_the_kernels_of_turing_do_halves_too(groups, dtype, monkeypatch):
     truth = seen(lambda *asked: by_mask(*asked, laid, 0.1), exact, weights)
     for right, ours in zip(truth, seen(framed(laid), rough, weights), strict=True):
         assert (ours - right).norm() < 0.02 * right.norm()
+
+
+def test_a_card_that_is_rehearsed_has_its_own_kernel(monkeypatch):
+    asked = torch.zeros(8, 4, 64, dtype=torch.float16, device="cuda")
+    kinds = []
+    for card in (None, get_gpu("A100-80GB"), get_gpu("T4")):
+        monkeypatch.setattr(memory, "_rehearsed", card)
+        kinds.append(type(kernel_for(asked)).__name__)
+    assert kinds == ["_Flash", "_Flash", "_Efficient"]
