@@ -19,6 +19,7 @@ from slimtune.plan import (
     MOST_ROWS,
     Plan,
     context_problem,
+    holds_needles,
     make_plan,
     pinned_words,
     refuse_needles,
@@ -152,12 +153,16 @@ def plan_of(
     }
     pinned = {"micro_batch": train.micro_batch, "quantisation": train.quantisation, "collation": train.collation}
     kept = {"quantisation": quantisation} if quantisation else {}
-    plan = make_plan(spec, **given, **{**pinned, **kept})
+    plan, yarn = make_plan(spec, **given, **{**pinned, **kept}), yarn_for(spec, recipe.context)
+    notes = [yarn.note] if yarn else []
+    chosen = train.quantisation == "auto" and not kept
+    if chosen and plan.gpu and plan.quantisation == "16bit" and not holds_needles(spec, plan, yarn):
+        kept = {"quantisation": "4bit"}
+        plan = make_plan(spec, **given, **{**pinned, **kept})
+        notes.append("4-bit weights: beside 16-bit ones the long-context check does not fit.")
+    refuse_needles(spec, plan, yarn)
     free = make_plan(spec, **given, **kept) if pinned != _FREE else plan
     slower = pinned_words(train, plan, free, usual=prepared.usual_batch)
-    yarn = yarn_for(spec, recipe.context)
-    refuse_needles(spec, plan, yarn)
-    notes = [yarn.note] if yarn else []
     if train.batch is None and prepared.usual_batch < MOST_ROWS:
         few = f"{len(prepared.task.train):,} rows make few steps"
         notes.append(f"{few}: {plan.batch} a step, where more rows have {MOST_ROWS}.")

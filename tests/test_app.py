@@ -143,9 +143,11 @@ def small(page: Page) -> None:
     """The demo's recipe, cut down to six steps."""
     page.page.get_by_text("More", exact=True).click()
     page.fill("#training-rows-at-most", "48")
-    page.fill("#batch", "8")
     page.fill("#test-rows-at-most", "10")
     page.fill("#worked-examples", "0")
+    page.fill("#batch", "16")
+    page.wait_text("#outcome", r"3 steps")
+    page.fill("#batch", "")  # eight, as rows are few
     page.wait_text("#outcome", r"6 steps")
 
 

@@ -64,14 +64,24 @@ def test_what_can_be_trained_and_not_asked_is_refused_with_the_length_that_can(t
     with pytest.raises(UserError, match="keys and values") as caught:
         plan_of(prepared, gpu=get_gpu("t4"))
     assert "context:" not in str(caught.value), "nothing beyond the native window can be asked there"
-    for card in ("l4", "a100-40gb"):
-        with pytest.raises(UserError, match="keys and values") as caught:
-            plan_of(prepared, gpu=get_gpu(card))
-        most = line_to_add(str(caught.value))
-        assert 32768 < most.length < 131072 and most.method == "yarn"
-        (tmp_path / "long.yaml").write_text(text.replace("131072", str(most.length)))
-        assert plan_of(ready(read_recipe(tmp_path / "long.yaml")), gpu=get_gpu(card)).fits
+    with pytest.raises(UserError, match="keys and values") as caught:
+        plan_of(prepared, gpu=get_gpu("l4"))
+    most = line_to_add(str(caught.value))
+    assert 32768 < most.length < 131072 and most.method == "yarn"
+    (tmp_path / "long.yaml").write_text(text.replace("131072", str(most.length)))
+    assert plan_of(ready(read_recipe(tmp_path / "long.yaml")), gpu=get_gpu("l4")).fits
     assert plan_of(prepared, gpu=get_gpu("h100")).fits
+
+
+def test_weights_are_in_4_bits_where_16_leave_no_room_for_what_will_be_asked(tmp_path: Path) -> None:
+    text = "model: qwen3-8b\ntask: banking77\ntrain: {{batch: 16}}\ncontext: {{length: {}, method: yarn}}\n"
+    plans = {}
+    for length in (40960, 131072):
+        (tmp_path / "long.yaml").write_text(text.format(length))
+        plans[length] = plan_of(ready(read_recipe(tmp_path / "long.yaml")), gpu=get_gpu("a100-40gb"))
+    assert [plan.quantisation for plan in plans.values()] == ["16bit", "4bit"]
+    told = [[note for note in plan.notes if "beside 16-bit ones" in note] for plan in plans.values()]
+    assert [len(notes) for notes in told] == [0, 1] and plans[131072].fits
 
 
 def test_a_number_is_short_for_a_length(tmp_path: Path) -> None:

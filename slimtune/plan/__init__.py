@@ -12,7 +12,7 @@ yarn_for             how a context beyond the native one is reached (context.py)
 
 from slimtune.plan.batch import MOST_ROWS, usual_batch
 from slimtune.plan.collation import SHARED_PREFIX_TYPES, possible_layouts
-from slimtune.plan.context import Yarn, context_problem, refuse_needles, usable_tokens, yarn_for
+from slimtune.plan.context import Yarn, context_problem, holds_needles, refuse_needles, usable_tokens, yarn_for
 from slimtune.plan.host import disk_gib, ram_gib, refuse_full_disk
 from slimtune.plan.memory import Setting, filled, high_gib, parts_gib, with_levers
 from slimtune.plan.pinned import pinned_words
@@ -33,6 +33,7 @@ __all__ = [
     "estimate_speed",
     "filled",
     "high_gib",
+    "holds_needles",
     "make_plan",
     "parts_gib",
     "pinned_words",

@@ -85,10 +85,15 @@ def yarn_for(spec: ModelSpec, context: Context) -> Yarn | None:
     return Yarn(context.length, spec.extension.original_tokens, spec.extension.experimental and beyond)
 
 
+def holds_needles(spec: ModelSpec, plan: Plan, yarn: Yarn | None) -> bool:
+    """Whether a prompt as long as the stretched context, which the long-context check asks, fits where the training
+    does: its keys and values are kept for every layer."""
+    return yarn is None or answering_gib(spec, plan.setting, yarn.length) <= plan.room_gib
+
+
 def refuse_needles(spec: ModelSpec, plan: Plan, yarn: Yarn | None) -> None:
-    """Raises UserError where a prompt as long as the stretched context, which the long-context check asks, does not fit
-    where the training does: its keys and values are kept for every layer."""
-    if yarn is None or answering_gib(spec, plan.setting, yarn.length) <= plan.room_gib:
+    """Raises UserError where the long-context check does not fit, with the length that would."""
+    if holds_needles(spec, plan, yarn):
         return
     most, step = 0, 1024
     while answering_gib(spec, plan.setting, most + step) <= plan.room_gib:
