@@ -55,6 +55,11 @@ class Ready:
         train = self.recipe.train
         return train.batch or math.ceil(self.usual_batch / (each := train.micro_batch or 1)) * each
 
+    @property
+    def chosen(self) -> dict[str, str]:
+        """What the recipe leaves open and another version might choose otherwise: a part of what a run is of."""
+        return {} if self.recipe.train.batch else {"batch": str(self.batch)}
+
 
 def read_rows(recipe: Recipe, data_dir: Path | None = None) -> tuple[Task, Quality]:
     """A recipe's task and what is to be said of its rows. Raises Problems for rows that cannot be read, and UserError
@@ -155,8 +160,8 @@ def plan_of(
     kept = {"quantisation": quantisation} if quantisation else {}
     plan, yarn = make_plan(spec, **given, **{**pinned, **kept}), yarn_for(spec, recipe.context)
     notes = [yarn.note] if yarn else []
-    chosen = train.quantisation == "auto" and not kept
-    if chosen and plan.gpu and plan.quantisation == "16bit" and not holds_needles(spec, plan, yarn):
+    unpinned = train.quantisation == "auto" and not kept
+    if unpinned and plan.gpu and plan.quantisation == "16bit" and not holds_needles(spec, plan, yarn):
         kept = {"quantisation": "4bit"}
         plan = make_plan(spec, **given, **{**pinned, **kept})
         notes.append("4-bit weights: beside 16-bit ones the long-context check does not fit.")

@@ -76,7 +76,7 @@ def run_identity(prepared: Ready, *, as_gpu: GpuSpec | None) -> dict[str, str]:
         "data": prepared.task.digest,
         "model": prepared.spec.key,
         "card": as_gpu.name if as_gpu else THIS_MACHINE,
-        **({} if prepared.recipe.train.batch else {"batch": str(prepared.batch)}),  # what other versions would take
+        **prepared.chosen,
     }
 
 

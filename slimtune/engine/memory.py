@@ -39,8 +39,8 @@ def rehearsed() -> tuple[int, int] | None:
 def cap_memory(gpu: GpuSpec, *, context_gib: float | None = None) -> None:
     """Let this process use no more of the card than `gpu` would leave it: its memory less the CUDA context; and have
     attention of framed rows computed by the kernel that `gpu` has. Libraries that ask how much is free hear what that
-    card would answer. `context_gib` None: as measured here, which another
-    process that starts at the same time would disturb.
+    card would answer. `context_gib` None: as measured here, which another process that starts at the same time would
+    disturb.
 
     Raises UserError without a card, or with one that is smaller.
     """

@@ -17,7 +17,7 @@ class Section(BaseModel):
 
 
 class Lora(Section):
-    """Which directions the adapter may move in. The defaults are the published study's, but for batch and rate."""
+    """Which directions the adapter may move in. The defaults are the published study's."""
 
     r: int = Field(64, ge=1, le=1024)
     """Rank."""

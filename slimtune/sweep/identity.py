@@ -20,13 +20,12 @@ def trained_identity(recipe: Recipe, prepared: Ready | None) -> dict[str, Any]:
     """Of a run. A teacher is no part of a run's own identity, and is of a cell's: its column stands in the result. A
     model in a folder is its files: a name says nothing of them."""
     folder = prepared.spec.folder if prepared else None
-    chosen = prepared is not None and recipe.train.batch is None
     return {
         "recipe": recipe.digest,
         "model": prepared.spec.key if prepared else recipe.model,
         "revision": recipe.revision,
         **({"model's files": folder_digest(folder)} if folder else {}),
-        **({"batch": prepared.batch} if chosen else {}),
+        **(prepared.chosen if prepared else {}),
         **_data(prepared.task if prepared else None),
         "teacher": recipe.teacher.asked if recipe.teacher else None,
         "training_schema": TRAINING_SCHEMA,
