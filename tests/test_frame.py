@@ -9,6 +9,7 @@ from test_attention import GROUPS, by_mask, layout  # noqa: E402
 from slimtune.engine.attention import row_attention  # noqa: E402
 from slimtune.engine.collate import IGNORE, answers, shared_prefix  # noqa: E402
 from slimtune.engine.frame import Frame, FrameView  # noqa: E402
+from slimtune.engine.frames import frames_for  # noqa: E402
 from slimtune.engine.head import loss_at_head  # noqa: E402
 from slimtune.engine.render import Encoded  # noqa: E402
 from slimtune.plan import filled  # noqa: E402
@@ -22,12 +23,15 @@ def places_in(frame: Frame, laid) -> torch.Tensor:
     return place + (frame.ahead - laid.ahead) * (place >= laid.ahead)
 
 
+@pytest.mark.parametrize("alone", [True, False], ids=["its own frame", "one for all"])
 @pytest.mark.parametrize("groups", ALL.values(), ids=ALL)
-def test_a_framed_row_gives_what_the_mask_gives(groups) -> None:
+def test_a_framed_row_gives_what_the_mask_gives(groups, alone) -> None:
     laid = layout(groups)
-    frame = Frame.least(laid).roomy()
+    alike = [Frame.least(layout(other)) for other in ALL.values()]
+    frame = Frame.over([need for need in alike if bool(need.ahead) == bool(laid.ahead)][: 1 if alone else None])
+    frame = Frame.least(laid).roomy() if alone else frame
     view = FrameView.of(frame, frame.fill(laid))
-    assert frame.holds(Frame.least(laid)) and frame.tokens >= len(laid.ids)
+    assert frame.fits(Frame.least(laid)) and frame.tokens >= len(laid.ids)
     assert frame.longest_prefix <= max(frame.ahead, 1) and max(frame.longest_suffix, frame.longest_group) <= frame.own
     torch.manual_seed(1)
     bare = [torch.randn(len(laid.ids), heads, 16, requires_grad=True) for heads in (4, 2, 2)]
@@ -77,6 +81,54 @@ def test_a_few_frames_serve_a_hundred_rows() -> None:
         best = min(fits, key=lambda frame: frame.tokens, default=frames[-1])
         assert best.tokens < 1.2 * len(laid.ids)
     assert len(frames) <= 4
+
+
+def passages(steps: int, rows: int) -> list[Frame]:
+    """Least frames of batches of questions about passages in random order: who shares one with whom is chance."""
+    rng, needs = np.random.default_rng(4), []
+    tokens = rng.integers(80, 330, 60).tolist()
+    for _ in range(steps):
+        asked = rng.integers(0, 60, rows)
+        parts = [(tokens[at], rng.integers(10, 40, int((asked == at).sum())).tolist()) for at in np.unique(asked)]
+        needs.append(
+            Frame(
+                sum(ahead for ahead, _ in parts) + 1, sum(sum(own) for _, own in parts), len(parts), rows, 4 * rows,
+                max(ahead for ahead, _ in parts), max(max(own) for _, own in parts), max(sum(own) for _, own in parts),
+            )  # fmt: skip
+        )
+    return needs
+
+
+@pytest.mark.parametrize("rows", [8, 16, 64])
+def test_a_few_frames_serve_a_run_whose_passages_come_in_random_order(rows) -> None:
+    needs = passages(150, rows)
+    frames = frames_for(needs[::3], times=3)
+    largest = max(need.roomy().tokens for need in needs[::3])
+    assert len(frames) <= 10 and all(frame.tokens <= largest for frame in frames)
+    assert all(any(frame.fits(need) for frame in frames) for need in needs[::3])
+    unseen = [need for need in needs if not any(frame.fits(need) for frame in frames)]
+    assert len(unseen) <= 15
+    one_by_one = len({need.roomy() for need in needs})
+    assert one_by_one > 2 * (len(frames) + len(unseen))
+
+
+def test_the_longer_a_run_the_less_is_filled_up() -> None:
+    needs = passages(60, 16)
+
+    def filling(times: float) -> float:
+        frames = frames_for(needs, times=times)
+        taken = [min(frame.tokens for frame in frames if frame.fits(need)) for need in needs]
+        return sum(taken) / sum(need.tokens for need in needs)
+
+    assert filling(100) < filling(1) and len(frames_for(needs, times=100)) > len(frames_for(needs, times=1))
+
+
+def test_rows_that_share_and_rows_that_do_not_have_frames_of_their_own() -> None:
+    needs = [Frame.least(shared_prefix(banking_row(np.random.default_rng(3))))]
+    needs += [Frame.least(layout([(0, [(1, 3)])])), Frame.least(layout([(0, [(5, 2), (9, 9)])]))]
+    frames = frames_for(needs, times=1)
+    assert all(any(frame.fits(need) for frame in frames) for need in needs)
+    assert {bool(frame.ahead) for frame in frames} == {True, False}
 
 
 def test_lengths_are_filled_to_some_that_come_again() -> None:

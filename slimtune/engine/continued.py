@@ -21,7 +21,7 @@ from slimtune.engine.decode import Ends
 from slimtune.engine.load import Loaded
 from slimtune.engine.memory import is_out_of_memory
 from slimtune.engine.render import Encoded
-from slimtune.engine.replay import tell_unsloth
+from slimtune.engine.replay import position_tables, tell_unsloth
 from slimtune.engine.sampling import Draws
 from slimtune.plan import rows_at_a_time
 
@@ -149,7 +149,7 @@ class Continued:
         try:
             with torch.cuda.stream(torch.cuda.current_stream()), capture:  # back to it, should the capture fail
                 self._logits = self._step()
-            self._graph, self._tables = graph, _tables(self._whole)
+            self._graph, self._tables = graph, position_tables(self._whole)
         except Exception as error:
             if is_out_of_memory(error):
                 raise
@@ -170,10 +170,3 @@ def _is_capturable(model: Any) -> bool:
     """Whether all is on the card, and no MLP comes in tiles, how many of which the host finds out."""
     tiled = any(hasattr(module, "_unsloth_forward") for module in model.modules())
     return not tiled and model.get_input_embeddings().weight.is_cuda
-
-
-def _tables(model: Any) -> list[torch.Tensor | None]:
-    """Unsloth's tables of positions. It makes new ones when a row is longer than they are: a graph reads those of its
-    time, which must stay."""
-    names = ("multi_gpu_cos_cached", "multi_gpu_sin_cached")
-    return [table for module in model.modules() for name in names for table in getattr(module, name, ())]

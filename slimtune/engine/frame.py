@@ -5,7 +5,8 @@ of their own that nothing else sees; how many sequences there are and how long t
 Then lengths are numbers in a buffer and not shapes, and a step that was captured for one row serves the next.
 """
 
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass
 
 import numpy as np
 import torch
@@ -42,24 +43,32 @@ class Frame:
         )  # fmt: skip
 
     def roomy(self) -> "Frame":
-        """One with a little room to spare, in which no filling is longer than the longest may be. None is longer than
-        all together: kernels refuse that."""
-        ahead, own = filled(self.ahead), filled(self.own)
-        spare = own - self.own
-        prefix = power_of_two(self.longest_prefix, ahead - self.ahead + 1, _BLOCK)
-        suffix, group = (power_of_two(longest, spare, _BLOCK) for longest in (self.longest_suffix, self.longest_group))
-        return Frame(
-            ahead, own, power_of_two(self.groups), -(-self.rows // 8) * 8, filled(self.answers),
+        """One with a little room to spare."""
+        return Frame.over([self])
+
+    @classmethod
+    def over(cls, needs: Sequence["Frame"]) -> "Frame":
+        """A frame for each of these least ones, with a little room to spare, in which no filling is longer than the
+        longest may be. None is longer than all together: kernels refuse that."""
+        most = cls(*map(max, zip(*map(astuple, needs), strict=True)))
+        ahead, own = filled(most.ahead), filled(most.own)
+        spare = own - min(need.own for need in needs)
+        prefix = power_of_two(most.longest_prefix, ahead - min(need.ahead for need in needs) + 1, _BLOCK)
+        suffix, group = (power_of_two(longest, spare, _BLOCK) for longest in (most.longest_suffix, most.longest_group))
+        return cls(
+            ahead, own, power_of_two(most.groups), -(-most.rows // 8) * 8, filled(most.answers),
             min(prefix, max(ahead, 1)), min(suffix, own), min(group, own),
         )  # fmt: skip
 
+    def fits(self, least: "Frame") -> bool:
+        """Whether a row of that least frame fits, and no filling is longer than the longest may be."""
+        larger = all(mine >= its for mine, its in zip(astuple(self), astuple(least), strict=True))
+        larger &= bool(least.ahead) == bool(self.ahead) and self.ahead - least.ahead < self.longest_prefix
+        return larger and self.own - least.own <= min(self.longest_suffix, self.longest_group)
+
     def holds(self, least: "Frame") -> bool:
-        """Whether a row of that least frame fits, no filling is longer than the longest may be, and not much more than
-        an eighth of the tokens are filling."""
-        fits = all(getattr(least, field.name) <= getattr(self, field.name) for field in fields(self))
-        fits &= bool(least.ahead) == bool(self.ahead) and self.ahead - least.ahead < self.longest_prefix
-        fits &= self.own - least.own <= min(self.longest_suffix, self.longest_group)
-        return fits and 8 * self.tokens <= 9 * least.tokens + 16 * _BLOCK
+        """Whether it fits, and not much more than an eighth of the tokens are filling."""
+        return self.fits(least) and 8 * self.tokens <= 9 * least.tokens + 16 * _BLOCK
 
     @property
     def tokens(self) -> int:

@@ -6,7 +6,7 @@ them as the card to run them. A graph starts them all at once. What differs from
 
 from unsloth import FastLanguageModel  # noqa: F401, I001  first: it patches what the others import
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -16,11 +16,10 @@ import torch
 from slimtune.engine.attention import over_segments
 from slimtune.engine.collate import Layout
 from slimtune.engine.frame import Frame, FrameView
+from slimtune.engine.frames import MOST, frames_for
 from slimtune.engine.head import loss_at_head
 from slimtune.engine.memory import is_out_of_memory, release
 from slimtune.engine.row_layers import RowLayers
-
-_KEPT = 32  # captured frames
 
 
 def loss_of_row(model: Any, view: FrameView) -> torch.Tensor:
@@ -49,11 +48,19 @@ def tell_unsloth() -> None:
     llama.get_packed_info_from_kwargs = info
 
 
+def position_tables(model: Any) -> list[torch.Tensor | None]:
+    """Unsloth's tables of positions. It makes new ones when a row is longer than they are: a graph reads those of its
+    time, which must stay."""
+    names = ("multi_gpu_cos_cached", "multi_gpu_sin_cached")
+    return [table for module in model.modules() for name in names for table in getattr(module, name, ())]
+
+
 @dataclass
 class _Captured:
     graph: torch.cuda.CUDAGraph
     buffer: torch.Tensor
     loss: torch.Tensor
+    tables: list[torch.Tensor | None]
 
 
 class Replays:
@@ -76,6 +83,7 @@ class Replays:
         if layers is None:
             tell_unsloth()
         self._known: OrderedDict[Frame, _Captured] = OrderedDict()
+        self._expected: tuple[Frame, ...] = ()
         self._weights = [weight for weight in model.parameters() if weight.requires_grad]
         self._gradients: list[torch.Tensor] = []
         self._stream = torch.cuda.Stream() if capturing else None
@@ -90,15 +98,24 @@ class Replays:
             weight.grad = gradient
 
     def forget(self) -> None:
-        """Every graph and its memory."""
+        """Every graph, the gradients that they add to, and the memory of both."""
         self._known.clear()
-        self._pool = None
+        self._expected, self._pool = (), None
+        for weight in self._weights:
+            weight.grad = None
+        self._gradients.clear()
         release()
 
+    def expect(self, layouts: Sequence[Layout], *, times: float) -> None:
+        """Choose frames for rows that will come, each of which stands for `times` as many."""
+        if self.capturing:
+            self._expected = frames_for([Frame.least(layout) for layout in layouts], times=times)
+
     def frame_for(self, layout: Layout) -> Frame:
-        """One that was captured, where it holds the row without much waste; else a new one."""
+        """One that was chosen for such rows, or was captured and holds the row without much waste; else a new one."""
         needs = Frame.least(layout)
-        fitting = [frame for frame in self._known if frame.holds(needs)]
+        fitting = [frame for frame in self._expected if frame.fits(needs)]
+        fitting += [frame for frame in self._known if frame.holds(needs)]
         return min(fitting, key=lambda frame: frame.tokens) if fitting else needs.roomy()
 
     def row(self, frame: Frame, filled: torch.Tensor) -> torch.Tensor:
@@ -114,7 +131,7 @@ class Replays:
 
     def _pays(self) -> bool:
         """A capture takes as long as a step by Python. Where hardly two rows fit one frame, steps are not captured."""
-        if self.capturing and self.captured > _KEPT and 2 * self.captured > self.rows:
+        if self.capturing and self.captured > MOST and 2 * self.captured > self.rows:
             self._stop_capturing(f"their lengths hardly come again ({self.captured} kinds in {self.rows} rows)")
         return self.capturing
 
@@ -122,7 +139,7 @@ class Replays:
         """No memory is given back: after a capture that failed, the allocator may believe that it still goes on."""
         self.capturing = False
         self._known.clear()
-        self._pool = None
+        self._expected, self._pool = (), None
         self.say(f"Steps are started one kernel at a time: {why}.")
 
     def _grow_rope(self, frame: Frame, buffer: torch.Tensor) -> None:
@@ -147,7 +164,7 @@ class Replays:
             if self._pool is None:
                 self._warm(frame, buffer)
                 self._pool = torch.cuda.graph_pool_handle()
-            while len(self._known) >= _KEPT:
+            while len(self._known) >= MOST:
                 self._known.popitem(last=False)
             graph = torch.cuda.CUDAGraph()
             self._grow_rope(frame, buffer)
@@ -161,7 +178,7 @@ class Replays:
             self._stop_capturing(f"they cannot be captured as a CUDA graph ({first})")
             return None
         self.captured += 1
-        self._known[frame] = _Captured(graph, buffer, loss)
+        self._known[frame] = _Captured(graph, buffer, loss, position_tables(self.model))
         return self._known[frame]
 
     def _warm(self, frame: Frame, buffer: torch.Tensor) -> None:

@@ -1,13 +1,16 @@
 """Optimizer steps over framed rows, and the next step's rows laid out while the device is busy with this one's."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
 from slimtune.engine.collate import IGNORE, check_asked, shared_prefix
 from slimtune.engine.frame import Frame
+from slimtune.engine.load import Loaded
 from slimtune.engine.render import Encoded
 from slimtune.engine.replay import Replays
+from slimtune.engine.row_layers import RowLayers
 
 
 class RowSteps:
@@ -16,6 +19,18 @@ class RowSteps:
     def __init__(self, replays: Replays):
         self.replays = replays
         self._ahead: dict[tuple[int, ...], tuple[Frame, torch.Tensor]] = {}
+
+    @classmethod
+    def of(cls, trainer: Any, loaded: Loaded) -> "RowSteps":
+        """Of a trainer on a GPU. A mixture's experts cannot be captured: how many tokens each gets is asked of the
+        device."""
+        spec = loaded.spec
+        replays = Replays(
+            loaded.model, layers=None if spec.fast_path else RowLayers(loaded.model), dtype=loaded.dtype,
+            backward=trainer.accelerator.backward, say=trainer.say,
+            capturing=not trainer.args.gradient_checkpointing and not spec.shapes.experts,
+        )  # fmt: skip
+        return cls(replays)
 
     def step(self, parts: Sequence[Sequence[Encoded]], *, items: int) -> tuple[torch.Tensor, int]:
         """Forward and backward over all parts of a batch with so many supervised tokens: the loss, on its device, and
@@ -28,6 +43,10 @@ class RowSteps:
             losses.append(self.replays.row(frame, filled))
             tokens += frame.tokens
         return torch.stack(losses).sum(), tokens
+
+    def expect(self, parts: Sequence[Sequence[Encoded]], *, times: float) -> None:
+        """Have frames chosen for a run, of which these parts of batches are one in `times`."""
+        self.replays.expect([shared_prefix(part) for part in parts], times=times)
 
     def look_ahead(self, parts: Sequence[Sequence[Encoded]]) -> None:
         """What the next step is going to ask for."""

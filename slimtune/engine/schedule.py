@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+WARM_STEPS = 10
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -46,11 +48,13 @@ class StepReport:
 
 @dataclass
 class TrainResult:
-    """What training came to, in this process; `notes` are sentences for the report."""
+    """What training came to, in this process; `notes` are sentences for the report. `made_late`: graphs that were
+    compiled, or captured, after its first WARM_STEPS steps: each takes as long as many steps."""
 
     steps: int
     resumed_at: int | None
     micro_batch: int
+    made_late: int = 0
     oom_splits: list[dict[str, int]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 

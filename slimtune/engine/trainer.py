@@ -1,6 +1,7 @@
 """TRL's SFTTrainer over whole optimizer batches: it owns the loop, we own batches, checkpoints and what goes wrong."""
 
 from unsloth import FastLanguageModel  # noqa: F401, I001  first: it patches what the others import
+import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,16 +17,16 @@ from slimtune.engine.answers import loss_on_answers
 from slimtune.engine.arguments import arguments
 from slimtune.engine.checkpoint import Misses, write_checkpoint
 from slimtune.engine.collate import Batch, check_asked, padded, shared_prefix
-from slimtune.engine.replay import Replays
-from slimtune.engine.row_layers import RowLayers
 from slimtune.engine.row_steps import RowSteps
 from slimtune.engine.load import Loaded
 from slimtune.engine.memory import is_out_of_memory, release
 from slimtune.engine.prefix import as_batch
 from slimtune.engine.render import Encoded
-from slimtune.engine.schedule import Settings, StepReport, TrainResult, row_order
+from slimtune.engine.schedule import WARM_STEPS, Settings, StepReport, TrainResult, row_order
 from slimtune.engine.watch import Watch
 from slimtune.errors import Diverged, UserError
+
+_SEEN = 64  # batches of a run that frames are chosen by
 
 
 class RowTrainer(SFTTrainer):
@@ -58,7 +59,8 @@ class RowTrainer(SFTTrainer):
             processing_class=loaded.renderer.tokenizer,
         )
         freeze_routing(loaded.model)
-        self.row_steps = row_steps(self, loaded) if settings.collation == "shared-prefix" else None
+        cuda = self.args.device.type == "cuda"  # on a CPU masks tell who sees whom
+        self.row_steps = RowSteps.of(self, loaded) if cuda and settings.collation == "shared-prefix" else None
         self.remove_callback(PrinterCallback)
         self.add_callback(_Steps(self, on_step, should_stop))
 
@@ -67,6 +69,12 @@ class RowTrainer(SFTTrainer):
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any = None) -> tuple[list, None]:
         return [next(epoch_iterator) for _ in range(num_batches)], None
+
+    @property
+    def made(self) -> int:
+        """Graphs that were compiled or captured so far."""
+        compiled = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+        return int(compiled) + (self.row_steps.replays.captured if self.row_steps else 0)
 
     def floating_point_ops(self, inputs: Any) -> int:
         return 0
@@ -78,6 +86,13 @@ class RowTrainer(SFTTrainer):
         if self.row_steps and following:  # while the device computes
             self.row_steps.look_ahead(self._parts([self.rows[index] for index in following[0]]))
         return loss
+
+    def expect(self) -> None:
+        """Have frames chosen for the run's rows, by some of its batches: the same ones wherever it goes on."""
+        if self.row_steps:
+            every = math.ceil(len(self.batches) / _SEEN)
+            seen = [[self.rows[index] for index in batch] for batch in self.batches[::every]]
+            self.row_steps.expect([part for batch in seen for part in self._parts(batch)], times=every)
 
     def _parts(self, batch: Sequence[Encoded]) -> list[Sequence[Encoded]]:
         return [batch[start:][: self.result.micro_batch] for start in range(0, len(batch), self.result.micro_batch)]
@@ -143,6 +158,7 @@ class RowTrainer(SFTTrainer):
         self.result.micro_batch //= 2
         if self.row_steps:
             self.row_steps.forget()
+            self.expect()
         split = {"step": self.state.global_step + 1, "micro_batch": self.result.micro_batch}
         self.result.oom_splits.append(split)
         self.say(
@@ -206,6 +222,7 @@ class _Steps(TrainerCallback):
         self.trainer, self.on_step, self.should_stop = trainer, on_step, should_stop
         self.watch = Watch(trainer.steps, scaler=trainer.args.fp16)
         self.began = self.saved = time.monotonic()
+        self.taken = self.made = 0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         release()  # the peak to report is training's, not that of the answers before it
@@ -216,6 +233,7 @@ class _Steps(TrainerCallback):
         for past in state.log_history:
             if "grad_norm" in past:
                 self.watch.step(past["step"], loss=past["loss"], grad_norm=past["grad_norm"], skipped=past["skipped"])
+        self.trainer.expect()
         self.trainer.probe(step=state.global_step == 0)
         self.began = self.saved = time.monotonic()
 
@@ -227,6 +245,10 @@ class _Steps(TrainerCallback):
             control.should_training_stop = due = True
         if due or state.global_step == self.trainer.steps:
             control.should_save = True
+        self.taken += 1
+        if self.taken <= WARM_STEPS:
+            self.made = self.trainer.made
+        self.trainer.result.made_late = self.trainer.made - self.made
         return control
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -255,19 +277,6 @@ class _Steps(TrainerCallback):
                 torch.cuda.max_memory_reserved() / 2**30 if cuda else None,
             )
         )
-
-
-def row_steps(trainer: RowTrainer, loaded: Loaded) -> RowSteps | None:
-    """On a GPU; on a CPU masks tell who sees whom. A mixture's experts cannot be captured: how many tokens each gets
-    is asked of the device."""
-    if trainer.args.device.type != "cuda":
-        return None
-    replays = Replays(
-        loaded.model, layers=None if loaded.spec.fast_path else RowLayers(loaded.model), dtype=loaded.dtype,
-        backward=trainer.accelerator.backward, say=trainer.say,
-        capturing=not trainer.args.gradient_checkpointing and not loaded.spec.shapes.experts,
-    )  # fmt: skip
-    return RowSteps(replays)
 
 
 def freeze_routing(model: Any) -> None:

@@ -45,6 +45,7 @@ def training_facts(run: RunFiles) -> tuple[Fact, ...]:
         ("Tokens", f"{integer(tokens)}, {integer(training.get('supervised_tokens'))} of them supervised{once}"),
         ("Loss, first and last step", f"{_loss(training.get('first_loss'))} to {_loss(training.get('last_loss'))}"),
         ("Steps skipped", integer(sum(bool(step.get("skipped")) for step in run.steps)) if run.steps else "-"),
+        ("Compiled or captured after step 10", integer(training.get("graphs_made_late"))),
         ("Times resumed", integer(training.get("resumed"))),
         ("Adapter SHA-256", str(training.get("adapter_sha256") or "-")),
     ]

@@ -193,6 +193,7 @@ class Steps:
             "resumed_at_step": result.resumed_at,
             "oom_splits": result.oom_splits,
             "micro_batch": result.micro_batch,
+            "graphs_made_late": result.made_late,
             "notes": result.notes,
             "adapter_sha256": self._adapter_sha256(),
         }

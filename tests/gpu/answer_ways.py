@@ -1,6 +1,7 @@
 """Answers that go on from a kept prefix, and plain ones, on this card; `python answer_ways.py OUT.json WHAT ...`:
 
     real FOLDER bf16|fp32|4bit   real weights on Banking77: without an adapter, with examples in the prompt, adapted
+    batches FOLDER               the first of these in bf16, plain ones in batches from 128 down to one at a time
     hollow KEY [CARD]            random weights in a model's shape, thousands of shared tokens, in that card's memory
     families FOLDER              two random layers of each family, in fp32, with the tokenizer of FOLDER
 
@@ -86,13 +87,12 @@ def adapt(loaded):
                 weight.normal_(0.0, 0.01)
 
 
-def real(out: Path, folder: str, kind: str) -> None:
+def weighty(folder: str, kind: str):
+    """The model of a folder: bf16, fp32 or 4bit."""
     import torch
 
     from slimtune.engine import load, source
-    from slimtune.evaluate import choose_shots, with_shots
     from slimtune.models import get_model
-    from slimtune.tasks import get_task
 
     if kind == "fp32":
         load._weights_dtype = lambda precision: torch.float32
@@ -100,8 +100,21 @@ def real(out: Path, folder: str, kind: str) -> None:
     spec = get_model(folder)
     where = source.resolve_source(spec, quantisation=weights, revision=None)
     renderer = load.load_renderer(spec, where, thinking="off")
-    loaded = load.load_model(spec, where, renderer, precision=precision, quantisation=weights, window=2048)
-    task, ways = get_task("banking77"), (*KEPT, "plain_128")
+    return load.load_model(spec, where, renderer, precision=precision, quantisation=weights, window=2048)
+
+
+def batches(out: Path, folder: str) -> None:
+    from slimtune.tasks import get_task
+
+    ways = ("kept_512", *(f"plain_{size}" for size in (128, 64, 32, 8, 1)))
+    case({}, out, weighty(folder, "bf16"), "zero-shot", get_task("banking77").test[:256], 16, ways)
+
+
+def real(out: Path, folder: str, kind: str) -> None:
+    from slimtune.evaluate import choose_shots, with_shots
+    from slimtune.tasks import get_task
+
+    loaded, task, ways = weighty(folder, kind), get_task("banking77"), (*KEPT, "plain_128")
     if kind != "fp32":
         ways = (*ways, "plain_64")
     shots, zero, seen = choose_shots(task, 8, seed=1), task.test[:384], {}
@@ -152,4 +165,5 @@ if __name__ == "__main__":
     import unsloth  # noqa: F401  first: it patches what the others import
 
     render_before()
-    {"real": real, "hollow": hollow, "families": families}[sys.argv[2]](Path(sys.argv[1]), *sys.argv[3:])
+    what = {"real": real, "batches": batches, "hollow": hollow, "families": families}[sys.argv[2]]
+    what(Path(sys.argv[1]), *sys.argv[3:])

@@ -1,14 +1,19 @@
-"""`python -m slimtune.engine.contestant JOB OUT`: OUT gets a Pace as JSON, or {"failed": why} where it did not fit."""
+"""`python -m slimtune.engine.contestant JOB OUT`: OUT gets {"measured": the day, "pace": a Pace} as JSON, or "failed", the
+reason, instead of a pace."""
 
+import math
 import os
 import sys
 import threading
 import time
 from dataclasses import asdict
+from datetime import date
 from pathlib import Path
+from typing import Any
 
 import slimtune.engine  # noqa: F401  the environment that the libraries read at their import
-from slimtune.engine.contestant.job import PLAIN, SLIMTUNE, Job, Pace
+from slimtune.engine.contestant.job import OUT_OF_MEMORY, PLAIN, SLIMTUNE, Job, Pace
+from slimtune.errors import SlimtuneError
 from slimtune.files import write_json
 from slimtune.gpus import get_gpu
 
@@ -28,6 +33,13 @@ def train(job: Job, folder: Path) -> Pace:
     return (theirs.train_plain if job.way.library == PLAIN else theirs.train_unsloth)(job, folder)
 
 
+def as_told(pace: Pace) -> dict[str, Any]:
+    """For a file: what is not a number cannot stand in JSON, and is a failure."""
+    figures = asdict(pace)
+    finite = all(math.isfinite(figure) for figure in figures.values() if figure is not None)
+    return {"pace": figures} if finite else {"failed": pace.refusal}
+
+
 def end_with(parent: int) -> None:
     """Nobody trains on after whoever asked is gone."""
     while os.getppid() == parent:
@@ -38,14 +50,16 @@ def end_with(parent: int) -> None:
 def main(job: Path, out: Path) -> int:
     threading.Thread(target=end_with, args=(os.getppid(),), daemon=True).start()
     try:
-        said = asdict(train(Job.read(job), out.parent))
+        said = as_told(train(Job.read(job), out.parent))
+    except SlimtuneError as error:
+        said = {"failed": str(error)}
     except Exception as error:
         from slimtune.engine.memory import is_out_of_memory
 
         if not is_out_of_memory(error):
             raise
-        said = {"failed": "out of memory"}
-    write_json(out, said)
+        said = {"failed": OUT_OF_MEMORY}
+    write_json(out, {"measured": date.today().isoformat(), **said})
     return 0
 
 

@@ -1,17 +1,19 @@
 """A contestant's steps, timed and counted in the same way whoever makes them."""
 
+import math
 import time
 from collections.abc import Callable
 
 import torch
 
 from slimtune.engine.contestant.job import Job, Pace
+from slimtune.errors import UserError
 
 
 class Clock:
     """Runs from the end of the last warm step to the end of the last one. The device is waited for at these two moments
-    only. `answer_tokens`: of an answer on average, which makes examples of supervised tokens: a packed row holds parts
-    of examples too."""
+    only. `answer_tokens`: of an answer on average, which makes examples of supervised tokens: packed rows hold whole
+    examples, now more, now fewer."""
 
     def __init__(self, job: Job, *, answer_tokens: float):
         self.job, self.answer_tokens, self.cuda = job, answer_tokens, torch.cuda.is_available()
@@ -33,9 +35,11 @@ class Clock:
         if self.timed:
             self.tokens, self.supervised = self.tokens + tokens, self.supervised + supervised
 
-    def ended(self, step: int, *, loss: float, grad_norm: float) -> None:
+    def ended(self, step: int, *, loss: float, grad_norm: float, skipped: bool) -> None:
+        """`skipped`: fp16 overflowed, as it does at first, and the scaler left the step out: its norm says nothing."""
         self.losses.append(loss)
-        self.norms.append(grad_norm)
+        if not skipped:
+            self.norms.append(grad_norm)
         if step == self.job.warm:
             self._wait()
             self.began, self.graphs, self.timed = time.monotonic(), self._made(), True
@@ -45,6 +49,9 @@ class Clock:
             self.graphs, self.timed = self._made() - self.graphs, False
 
     def pace(self) -> Pace:
+        """What was seen. UserError where fp16 overflowed in every step."""
+        if not self.norms:
+            raise UserError(f"fp16 overflowed in each of {len(self.losses)} steps: nothing was learned")
         tenth = max(1, len(self.losses) // 10)
         return Pace(
             self.seconds,
@@ -55,7 +62,7 @@ class Clock:
             self.graphs,
             sum(self.losses[:tenth]) / tenth,
             sum(self.losses[-tenth:]) / tenth,
-            min(self.norms),
+            next((norm for norm in self.norms if not math.isfinite(norm)), min(self.norms)),
         )
 
     def _made(self) -> int:

@@ -8,7 +8,8 @@ from slimtune.files import read_json
 from slimtune.models import ModelSpec, get_model
 
 OWN_CHOICE = "own-choice"  # of the library: what it does where nothing is said
-SLIMTUNE, UNSLOTH, PLAIN = LIBRARIES = ("slimtune", "unsloth", "plain")
+SLIMTUNE, UNSLOTH, PLAIN = "slimtune", "unsloth", "plain"
+OUT_OF_MEMORY = "out of memory"  # a failure that says something of the way, and not of an accident
 _SAID = {SLIMTUNE: "slimtune", UNSLOTH: "Unsloth", PLAIN: "TRL + PEFT + bitsandbytes"}
 
 
@@ -16,7 +17,7 @@ _SAID = {SLIMTUNE: "slimtune", UNSLOTH: "Unsloth", PLAIN: "TRL + PEFT + bitsandb
 class Way:
     """How to train. `collation`: "shared-prefix" (slimtune's alone), "padded", "padding-free", "packed" or OWN_CHOICE.
     `micro_batch` examples are computed at a time, however they are laid out: a packed row is as long
-    as so many examples are on average."""
+    as so many examples are on average, or as the longest is."""
 
     library: str
     collation: str
@@ -45,8 +46,8 @@ class Way:
 
 @dataclass(frozen=True)
 class Job:
-    """`rows` is a JSON file of pairs of prompt and answer, as token ids, of that digest. `where` says the machine and
-    its versions: whoever trained elsewhere did another job. `shape` names a model whose shape is trained
+    """`rows` is a JSON file of pairs of prompt and answer, as token ids, of that digest. `where` says the machine, its
+    versions and slimtune's own code: whoever trained elsewhere did another job. `shape` names a model whose shape is trained
     with random weights; else `model` is a recipe's. `as_gpu`: a smaller card whose memory there is, or None. `warm`
     steps of the optimizer are not timed, the `steps` after them are."""
 
@@ -89,7 +90,7 @@ class Job:
 class Pace:
     """What was seen. `seconds`, `examples`, the tokens and `recompiled` (graphs that were compiled) are of the timed
     steps alone; losses and the least gradient norm of all: `first_loss` and `last_loss` are means of the first and the
-    last tenth. `tokens` are those of the examples, padding left out, however often or seldom they were computed.
+    last tenth, and the norm is one that is not finite where there was any, but for steps that fp16's scaler left out. `tokens` are those of the examples, padding left out, however often or seldom they were computed.
     `peak_gib` is what torch reserved on the card at most since the first step; None on a CPU."""
 
     seconds: float

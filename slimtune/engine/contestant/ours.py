@@ -39,7 +39,7 @@ def train(job: Job, folder: Path) -> Pace:
     clock = Clock(job, answer_tokens=sum(len(row.answer) for row in rows) / len(rows))
 
     def on_step(report: StepReport) -> None:
-        clock.ended(report.step, loss=report.loss, grad_norm=report.grad_norm)
+        clock.ended(report.step, loss=report.loss, grad_norm=report.grad_norm, skipped=report.skipped)
 
     FastLanguageModel.for_training(loaded.model)
     trainer = _Timed(loaded, rows, settings, folder, job.last_step, on_step, lambda: False, print)
