@@ -196,16 +196,16 @@ def remove_folder(path: Path) -> None:
     shutil.rmtree(away, ignore_errors=True)
 
 
-def damage(path: Path) -> str | None:
+def damage(path: Path, *, alone: bool = True) -> str | None:
     """What is wrong with a published folder, or None when it holds the files of its manifest and no others, each with
-    its digest. Hidden files are other programs' and do not count."""
+    its digest. Hidden files are other programs' and do not count; where not `alone`, no other file does."""
     try:
-        return _damage(path)
+        return _damage(path, alone)
     except OSError as error:  # a disk that cannot give a file back has lost it
         return f"{error.filename or path} cannot be read: {error.strerror}"
 
 
-def _damage(path: Path) -> str | None:
+def _damage(path: Path, alone: bool) -> str | None:
     if not (path / MANIFEST).is_file():
         return f"{MANIFEST} is missing"
     try:
@@ -217,6 +217,8 @@ def _damage(path: Path) -> str | None:
             return f"{name} is missing"
         if digest_file(path / name) != digest:
             return f"{name} has changed since it was written"
+    if not alone:
+        return None
     names = {str(file.relative_to(path)) for file in path.rglob("*") if file.is_file() and file.name[0] != "."}
     unknown = sorted(names - {*manifest, MANIFEST})
     return f"{unknown[0]} is not in {MANIFEST}" if unknown else None

@@ -27,6 +27,7 @@ from slimtune.status import Listener, telling
 from slimtune.steps import Steps
 from slimtune.steps.bench import Bench
 from slimtune.steps.teacher import teacher_due
+from slimtune.steps.whole import lost_adapter, lost_outputs
 
 RUNS = Path("runs")  # where runs lie unless told otherwise
 TRAINING_SCHEMA = 1  # raise it when a change to slimtune changes what training makes of the same recipe
@@ -64,9 +65,16 @@ def run_recipe(
     identity = run_identity(prepared, as_gpu=as_gpu)
     folder = out or run_folder(RUNS, name, identity)
     with open_run(folder, identity) as run, _library_output(folder):
-        if run.has("report.html") and not teacher_due(prepared.recipe, folder):
+        lost = lost_outputs(prepared.recipe, folder) if _reported(run) else {}
+        if _reported(run) and not lost and not teacher_due(prepared.recipe, folder):
             return Outcome(folder, read_report(folder), True)
+        for name, why in lost.items():
+            listener.say(f"{name} is no longer whole ({why}): what is missing is done again.")
         return Outcome(folder, _run(prepared, run, as_gpu, listener, should_stop, shelf, command), False)
+
+
+def _reported(run: Run) -> bool:
+    return run.has("report.json") and run.has("report.html")
 
 
 def run_identity(prepared: Ready, *, as_gpu: GpuSpec | None) -> dict[str, str]:
@@ -231,6 +239,8 @@ def find_target(name: str) -> Target:
         return Target(get_model(name))
     if not (run / "training.json").is_file():
         raise UserError(f"{run} is not trained yet. Finish it first: the command stands in its environment.json.")
+    if (why := lost_adapter(run)) is not None:
+        raise UserError(f"{run}/adapter cannot be used: {why}. The command of its environment.json trains it again.")
     recipe = recipe_of(run)
     return Target(get_model(recipe.model, revision=recipe.revision), run, recipe)
 

@@ -519,6 +519,40 @@ def test_a_finished_run_says_so_in_seconds_without_torch_and_changes_nothing(fie
     assert changed <= {"owner.json", "engine.log"} and before.keys() == contents(field.quiet).keys()
 
 
+@pytest.mark.parametrize("lost", [("adapter",), ("adapter", "checkpoints"), ("tuned",), ("base", "few_shot")])
+def test_what_is_taken_out_of_a_finished_run_is_done_again_and_said(field: Field, tmp_path: Path, lost: tuple) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(field.quiet, run)
+    for name in lost:
+        shutil.rmtree(run / name)
+    child = field.finish(tmp_path)
+    assert "Already done" not in child.said and f"{lost[0]}/ is no longer whole (it is not there)" in child.said
+    assert ("Fine-tune: 6 of 6" in child.said) == ("checkpoints" in lost), "the last whole checkpoint is gone on from"
+    assert ending(run) == ending(field.quiet)
+    assert "Already done" in field.finish(tmp_path).said
+
+
+def test_scores_of_an_adapter_that_came_out_another_are_made_anew(field: Field, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(field.quiet, run)
+    shutil.rmtree(run / "adapter")
+    training = json.loads((run / "training.json").read_text())
+    (run / "training.json").write_text(json.dumps(training | {"adapter_sha256": "0" * 64}))
+    child = field.finish(tmp_path)
+    assert "Score tuned: 9 of 9" in child.said and "Score base" not in child.said
+    assert ending(run) == ending(field.quiet)
+
+
+def test_what_others_put_into_an_adapters_folder_does_it_no_harm(field: Field, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(field.quiet, run)
+    (run / "adapter" / "README.md").write_text("My adapter.")
+    assert "Already done" in field.finish(tmp_path).said
+    (run / "adapter" / "adapter_model.safetensors").write_bytes(b"torn")
+    child = field.nursery.start(tmp_path, "evaluate", run, cache=field.cache)
+    assert child.wait() == 2 and "adapter_model.safetensors has changed" in child.said
+
+
 def test_a_base_is_scored_once_for_all_its_runs(field: Field, tmp_path: Path) -> None:
     child = field.finish(tmp_path, "--set", "train.lr=1e-3")
     assert child.said.count("taken from the cache") == 2 and "Score base" not in child.said

@@ -70,7 +70,7 @@ def adapter_modules(model: Any) -> dict[str, int]:
 def load_adapter(model: Any, folder: Path) -> None:
     """Put the saved weights of an adapter into the model's own. UserError where they are damaged, or learned at other
     positions than the model has."""
-    if wrong := damage(folder):
+    if wrong := damage(folder, alone=False):
         raise UserError(f"The adapter in {folder} is damaged: {wrong}. Train it again under another --out.")
     check_learned(model, folder)
     weights = load_file(folder / "adapter_model.safetensors")

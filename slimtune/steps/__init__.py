@@ -12,12 +12,13 @@ from typing import Any
 from slimtune.answering import answer, asked_label, judging, score_cache
 from slimtune.data import Example
 from slimtune.evaluate import Evaluation, read_evaluation, with_shots, write_evaluation
-from slimtune.files import damage, digest_file, publish_folder, read_json, write_json
+from slimtune.files import damage, digest_file, publish_folder, read_json, remove_folder, write_json
 from slimtune.plan.context import SETTING
 from slimtune.runs import training_totals
 from slimtune.scorers.judge import Judge
 from slimtune.steps.bench import Bench, utc_now
 from slimtune.steps.teacher import TeacherColumn
+from slimtune.steps.whole import ADAPTER
 from slimtune.tasks import Task
 from slimtune.tasks.needle_check import needle_checks, needle_names
 
@@ -49,7 +50,7 @@ class Steps:
         asks for none, or where not one fits."""
         if not self.recipe.evaluate.few_shot:
             return None
-        if self.run.has("few_shot"):
+        if damage(self.run.folder / "few_shot") is None:
             return self._evaluation("few_shot", "", (), 0)  # read, not done
         self.bench.loaded()
         if not self.bench.shots:
@@ -60,7 +61,7 @@ class Steps:
 
     def train(self) -> None:
         """Train the adapter, and keep it."""
-        if self.run.has("training.json"):
+        if self.bench.trained:
             return
         from slimtune.engine import sft
 
@@ -91,12 +92,13 @@ class Steps:
             should_stop=self.should_stop,
             say=self.listener.say,
         )
-        publish_folder(self.run.folder / "adapter", self._save_adapter)
-        self.run.step("training.json", lambda: self._training(result))
+        publish_folder(self.run.folder / ADAPTER, self._save_adapter)
+        self._drop_scores_of_another()
+        write_json(self.run.folder / "training.json", self._training(result))
 
     def tuned(self) -> Evaluation:
         """The adapter, on the same rows with the same prompts."""
-        if not self.run.has("tuned"):
+        if damage(self.run.folder / "tuned") is not None:
             self.bench.attached()
         return self._evaluation("tuned", "tuned", self.task.test, 0)
 
@@ -174,7 +176,15 @@ class Steps:
         write_json(out / SETTING, {"rope": self.bench.model.rope, "thinking": self.recipe.thinking})
 
     def _adapter_sha256(self) -> str:
-        return digest_file(self.run.folder / "adapter" / "adapter_model.safetensors")
+        return digest_file(self.run.folder / ADAPTER / "adapter_model.safetensors")
+
+    def _drop_scores_of_another(self) -> None:
+        """An adapter that had to be trained again may be another, where a card's sums are not the same each time."""
+        told = self.run.folder / "training.json"
+        if told.is_file() and read_json(told)["adapter_sha256"] != self._adapter_sha256():
+            for name in ("tuned", *needle_names(self.recipe.context, "tuned").values()):
+                if self.run.has(name):
+                    remove_folder(self.run.folder / name)
 
     def _training(self, result: Any) -> dict[str, Any]:
         from slimtune.engine import lora

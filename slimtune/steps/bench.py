@@ -22,6 +22,7 @@ from slimtune.lengths import RowTokens, count_rows
 from slimtune.plan import Plan, refuse_full_disk, usable_tokens, yarn_for
 from slimtune.runs import Run
 from slimtune.status import Listener
+from slimtune.steps.whole import ADAPTER, lost_adapter
 
 
 class Bench:
@@ -162,9 +163,14 @@ class Bench:
                 checkpointing=self.plan.checkpointing,
                 window=loaded.window,
             )
-            if self.run.has("training.json"):
-                lora.load_adapter(loaded.model, self.run.folder / "adapter")
+            if self.trained:
+                lora.load_adapter(loaded.model, self.run.folder / ADAPTER)
         return loaded
+
+    @property
+    def trained(self) -> bool:
+        """Whether training is complete, and its adapter still there."""
+        return self.run.has("training.json") and lost_adapter(self.run.folder) is None
 
 
 def utc_now() -> str:
