@@ -145,6 +145,7 @@ def plan_of(
     train = recipe.train
     given = {
         "gpu": gpu,
+        "asked": train.quantisation,
         "lora_r": recipe.lora.r,
         "context_tokens": recipe.context.length,
         "batch": prepared.batch,

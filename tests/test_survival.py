@@ -553,6 +553,13 @@ def test_what_others_put_into_an_adapters_folder_does_it_no_harm(field: Field, t
     assert child.wait() == 2 and "adapter_model.safetensors has changed" in child.said
 
 
+def test_a_choice_that_this_machine_has_no_use_for_is_said_by_run_plan_and_report(field: Field, tmp_path: Path) -> None:
+    said = "4-bit weights are for GPUs; here they are 16-bit weights held in fp32."
+    child, run = field.finish(tmp_path, "--set", "train.quantisation=4bit"), tmp_path / "run"
+    assert said in " ".join(child.said.split()) and said in json.loads((run / "plan.json").read_text())["notes"]
+    assert all(said in (run / f"report.{form}").read_text() for form in ("md", "html"))
+
+
 def test_a_base_is_scored_once_for_all_its_runs(field: Field, tmp_path: Path) -> None:
     child = field.finish(tmp_path, "--set", "train.lr=1e-3")
     assert child.said.count("taken from the cache") == 2 and "Score base" not in child.said

@@ -81,6 +81,7 @@ def make_plan(
     epochs: float,
     micro_batch: int | None = None,
     quantisation: Quantisation = "auto",
+    asked: Quantisation | None = None,
     longest_row_tokens: int | None = None,
     longest_answer_tokens: int | None = None,
     row_tokens_mean: float | None = None,
@@ -94,7 +95,8 @@ def make_plan(
     `gpu` None means the CPU; `ram_gib` is what it may fill (default: three quarters of this machine's RAM, or of its
     container's). `lengths`: of all rows in tokens, where they are known. Without `longest_answer_tokens` every token
     counts as supervised. A number for `micro_batch`, "4bit" or "16bit", or a `collation` that is not "auto" pins that
-    choice. Raises UserError where nothing fits, with what would.
+    choice; `asked` is what the user said of the weights, where `quantisation` is what a run began with. Raises UserError
+    where nothing fits, with what would.
     """
     sizes, weights = _sizes(batch, micro_batch), _weights(spec, gpu, quantisation)
     longest = min(longest_row_tokens or context_tokens, context_tokens)
@@ -113,8 +115,7 @@ def make_plan(
     )  # fmt: skip
     if (chosen := fastest(found, room_gib)) is None:
         raise refusal(spec, smallest, gpu, room_gib)
-    asked = quantisation if left_in_16bit(spec) is None else "4bit"
-    notes = chosen_words(spec, chosen, gpu, asked)
+    notes = chosen_words(spec, chosen, gpu, (asked or quantisation) if left_in_16bit(spec) is None else "4bit")
     return _plan(
         spec, chosen, gpu, room_gib, batch=batch, examples=rows * epochs, row_tokens_mean=row_tokens_mean,
         context_tokens=context_tokens, others=alternatives(found, chosen, room_gib), notes=notes,

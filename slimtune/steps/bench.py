@@ -73,6 +73,8 @@ class Bench:
         if len(self.shots) < len(asked):
             self.listener.say(f"{len(self.shots)} of {len(asked)} worked examples fit the model's context.")
         self.plan = self._planned(count_rows(self.rows))
+        for note in self.plan.notes:
+            self.listener.say(note)
         self.model = self._load(where, renderer, window=max(self.recipe.context.length, longest + self.limit))
         write_json(self.run.folder / "plan.json", self.plan.as_json())
         facts = load.describe(self.model)
