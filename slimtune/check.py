@@ -157,18 +157,19 @@ def plan_of(
         "lengths": lengths,
         "prefix_tokens": rows.prefix,
     }
-    pinned = {"micro_batch": train.micro_batch, "quantisation": train.quantisation, "collation": train.collation}
-    kept = {"quantisation": quantisation} if quantisation else {}
-    plan, yarn = make_plan(spec, **given, **{**pinned, **kept}), yarn_for(spec, recipe.context)
-    notes = [yarn.note] if yarn else []
-    unpinned = train.quantisation == "auto" and not kept
-    if unpinned and plan.gpu and plan.quantisation == "16bit" and not holds_needles(spec, plan, yarn):
+    layout = "padded" if recipe.lora.dropout and train.collation == "auto" else train.collation
+    pinned = {"micro_batch": train.micro_batch, "quantisation": train.quantisation, "collation": layout}
+    plan, yarn = make_plan(spec, **given, **pinned), yarn_for(spec, recipe.context)
+    kept, notes = {"quantisation": quantisation} if quantisation else {}, [yarn.note] if yarn else []
+    chose_16bit = train.quantisation == "auto" and plan.gpu and plan.quantisation == "16bit"
+    if chose_16bit and not holds_needles(spec, plan, yarn):
         kept = {"quantisation": "4bit"}
-        plan = make_plan(spec, **given, **{**pinned, **kept})
         notes.append("4-bit weights: beside 16-bit ones the long-context check does not fit.")
+    plan = make_plan(spec, **given, **{**pinned, **kept}) if kept else plan
     refuse_needles(spec, plan, yarn)
     free = make_plan(spec, **given, **kept) if pinned != _FREE else plan
-    slower = pinned_words(train, plan, free, usual=prepared.usual_batch)
+    usual = make_plan(spec, **{**given, "batch": prepared.usual_batch}, **kept) if train.batch else free
+    slower = pinned_words(recipe, spec, gpu, plan=plan, free=free, usual=usual)
     if train.batch is None and prepared.usual_batch < MOST_ROWS:
         few = f"{len(prepared.task.train):,} rows make few steps"
         notes.append(f"{few}: {plan.batch} a step, where more rows have {MOST_ROWS}.")
@@ -178,7 +179,7 @@ def plan_of(
 
 
 def detectable(prepared: Ready) -> float:
-    """The smallest difference that the test rows would usually show, where models disagree on a tenth of them."""
+    """The smallest difference that the test rows would usually show: `detectable_words` says on which assumption."""
     return smallest_detectable_difference(len(prepared.task.test))
 
 

@@ -78,7 +78,10 @@ def test_weights_are_in_4_bits_where_16_leave_no_room_for_what_will_be_asked(tmp
     plans = {}
     for length in (40960, 131072):
         (tmp_path / "long.yaml").write_text(text.format(length))
-        plans[length] = plan_of(ready(read_recipe(tmp_path / "long.yaml")), gpu=get_gpu("a100-40gb"))
+        prepared = ready(read_recipe(tmp_path / "long.yaml"))
+        before = plan_of(prepared, gpu=get_gpu("a100-40gb"))
+        plans[length] = plan_of(prepared, gpu=get_gpu("a100-40gb"), quantisation=before.quantisation)  # as a run does
+        assert plans[length].notes == before.notes
     assert [plan.quantisation for plan in plans.values()] == ["16bit", "4bit"]
     told = [[note for note in plan.notes if "beside 16-bit ones" in note] for plan in plans.values()]
     assert [len(notes) for notes in told] == [0, 1] and plans[131072].fits

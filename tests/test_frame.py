@@ -90,12 +90,9 @@ def passages(steps: int, rows: int) -> list[Frame]:
     for _ in range(steps):
         asked = rng.integers(0, 60, rows)
         parts = [(tokens[at], rng.integers(10, 40, int((asked == at).sum())).tolist()) for at in np.unique(asked)]
-        needs.append(
-            Frame(
-                sum(ahead for ahead, _ in parts) + 1, sum(sum(own) for _, own in parts), len(parts), rows, 4 * rows,
-                max(ahead for ahead, _ in parts), max(max(own) for _, own in parts), max(sum(own) for _, own in parts),
-            )  # fmt: skip
-        )
+        ahead, own = [shared for shared, _ in parts], [sum(lengths) for _, lengths in parts]
+        longest = max(max(lengths) for _, lengths in parts)
+        needs.append(Frame(sum(ahead) + 1, sum(own), len(parts), rows, 4 * rows, max(ahead), longest, max(own)))
     return needs
 
 

@@ -14,6 +14,7 @@ import torch
 
 from slimtune.engine.checkpoint import checkpoint_step, newest_whole
 from slimtune.engine.load import Loaded
+from slimtune.engine.memory import release
 from slimtune.engine.render import Encoded
 from slimtune.engine.schedule import Settings, StepReport, TrainResult, count_steps, row_order
 from slimtune.engine.trainer import RowTrainer
@@ -37,6 +38,21 @@ def train(
     Raises Diverged (exit 71), CannotWrite (73), Interrupted (75, after a checkpoint) and UserError where one row alone
     does not fit the memory.
     """
+    try:
+        return _train(loaded, rows, settings, folder, on_step, should_stop, say)
+    finally:
+        release()  # a trainer and its callbacks hold each other, and with them the optimizer's moments
+
+
+def _train(
+    loaded: Loaded,
+    rows: Sequence[Encoded],
+    settings: Settings,
+    folder: Path,
+    on_step: Callable[[StepReport], None],
+    should_stop: Callable[[], bool],
+    say: Callable[[str], None],
+) -> TrainResult:
     steps = count_steps(len(rows), epochs=settings.epochs, batch=settings.batch)
     checkpoint, notes = newest_whole(folder)
     for note in notes:

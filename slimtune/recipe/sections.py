@@ -24,7 +24,8 @@ class Lora(Section):
     alpha: int = Field(64, ge=1, le=65_536)
     """Scale; the update is multiplied by alpha / r."""
     dropout: float = Field(0.0, ge=0, lt=1)
-    """Above 0 switches Unsloth's fast kernels off."""
+    """Share of an adapter's inputs that is dropped at random. Above 0 rows share no prefixes, unless train.collation
+    asks for it: they would share what is dropped."""
 
 
 class Train(Section):
