@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from slimtune.errors import did_you_mean
+from slimtune.stats import TENTH
 
 _WHAT = {
     "int": "has to be a whole number",
@@ -46,10 +47,10 @@ def detectable_words(rows: int, difference: float, *, noun: str = "test row") ->
     shown, alone = counted(rows, noun), rows == 1
     if difference >= 1:
         return f"{shown} {'is' if alone else 'are'} too few to find any difference."
-    return (
-        f"{shown} {'finds' if alone else 'find'} a difference of {difference:.3f} or more (paired, 80% power, models "
-        "disagreeing on a tenth of the rows)."
-    )
+    tenth = "models disagreeing on a tenth of the rows"
+    one_way = "models disagreeing on these rows alone, one being right on all of them"
+    how = tenth if difference <= TENTH else one_way
+    return f"{shown} {'finds' if alone else 'find'} a difference of {difference:.3f} or more (paired, 80% power, {how})."
 
 
 def scored_rows(scored_on: str) -> str:

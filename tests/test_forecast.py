@@ -163,5 +163,7 @@ def test_a_model_without_a_recipe_says_what_it_is_planned_for() -> None:
 
 def test_too_few_test_rows_are_called_so() -> None:
     assert "997 test rows find a difference of 0.028 or more" in detectable_words(997, 0.0281)
-    assert detectable_words(7, 1.0) == "7 test rows are too few to find any difference."
+    assert detectable_words(5, 1.0) == "5 test rows are too few to find any difference."
+    few = detectable_words(8, 0.801)
+    assert "8 test rows find a difference of 0.801 or more" in few and "tenth" not in few, "a tenth bounds it by 0.1"
     assert detectable_words(1, 1.0) == "1 test row is too few to find any difference."

@@ -1,5 +1,6 @@
 """Intervals cover, tests agree with other people's code and with sums done by hand, and nothing has a width of zero."""
 
+import itertools
 import json
 import math
 import subprocess
@@ -288,6 +289,21 @@ def test_the_smallest_detectable_difference_shrinks_with_the_root_of_n():
     points = [round(100 * smallest_detectable_difference(n), 1) for n in (150, 300, 1000)]
     assert points == [7.2, 5.1, 2.8]
     assert smallest_detectable_difference(5) == 1.0
+
+
+@pytest.mark.parametrize("n", [6, 8, 20, 77])
+def test_where_rows_are_few_models_that_disagree_one_way_only_are_told_apart_4_times_in_5(n: int):
+    draw, gap = rng(14), smallest_detectable_difference(n)
+    assert 0.1 < gap < 1.0
+    wins = draw.binomial(n, gap, size=500)
+    found = sum(paired_difference([0] * n, [1] * k + [0] * (n - k), own(n), rng=draw).p < 0.05 for k in wins)
+    assert 0.74 <= found / 500 <= 0.86
+
+
+@pytest.mark.parametrize("share", [0.0, 0.02, 0.1, 0.5])
+def test_the_smallest_detectable_difference_never_grows_with_more_rows(share: float):
+    found = [smallest_detectable_difference(n, share) for n in range(1, 600)]
+    assert all(later <= before + 0.001 for before, later in itertools.pairwise(found))
 
 
 def test_the_smallest_detectable_difference_is_found_4_times_in_5():

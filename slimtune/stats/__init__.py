@@ -23,7 +23,7 @@ from slimtune.stats.intervals import (
     share_of_error_removed,
     wilson,
 )
-from slimtune.stats.power import Separation, rows_to_separate, smallest_detectable_difference
+from slimtune.stats.power import TENTH, Separation, rows_to_separate, smallest_detectable_difference
 from slimtune.stats.rank_draws import RankBootstrap, TaskRows, rank_bootstrap
 from slimtune.stats.ranks import Block, LeftOut, RankRow, complete_block, mean_ranks, ranks
 
@@ -31,6 +31,7 @@ __all__ = [
     "ALPHA",
     "CELLS",
     "DRAWS",
+    "TENTH",
     "Block",
     "Comparison",
     "CriticalDifference",

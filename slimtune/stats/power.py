@@ -18,19 +18,31 @@ class Separation:
     power: float
 
 
+TENTH = 0.1  # the share of rows on which two models are taken to disagree, where nothing is known of them
+
+
 def smallest_detectable_difference(
-    n: int, discordant_share: float = 0.1, power: float = 0.8, alpha: float = ALPHA
+    n: int, discordant_share: float = TENTH, power: float = 0.8, alpha: float = ALPHA
 ) -> float:
     """The true difference between two models on the same n right/wrong rows that a test finds with this power.
 
     (z_alpha + z_power) sqrt(discordant / n), the McNemar sample size (Miller 1962; Connor 1987) solved for the
-    difference. A difference cannot exceed the share of rows on which the models disagree; where it would have to, that
-    share is what has to grow, hence the second term. 1.0 means: nothing can be found with so few rows.
+    difference. A difference cannot exceed the share of rows on which the models disagree: where it would have to, they
+    are taken to disagree on more rows, all going one way, which is the least that the exact test finds. 1.0 means:
+    nothing can be found with so few rows.
     """
     if n < 1 or not 0 <= discordant_share <= 1 or not 0 < power < 1 or not 0 < alpha < 1:
         raise ValueError(f"Need n >= 1 and shares in [0, 1], not {n=}, {discordant_share=}, {power=}, {alpha=}.")
-    z = _z(power, alpha)
-    return min(1.0, max(z * math.sqrt(discordant_share / n), z * z / n))
+    mixed = _z(power, alpha) * math.sqrt(discordant_share / n)
+    return mixed if 0 < mixed <= discordant_share else max(discordant_share, _one_way(n, power, alpha))
+
+
+def _one_way(n: int, power: float, alpha: float) -> float:
+    """The share of n rows that change, all one way, of which as many as a sign test needs turn up with this power."""
+    from scipy.special import betaincinv
+
+    needed = math.ceil(math.log2(2 / alpha))
+    return float(betaincinv(needed, n - needed + 1, power)) if n >= needed else 1.0
 
 
 def rows_to_separate(found: Comparison, *, power: float = 0.8) -> Separation | None:
