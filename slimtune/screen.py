@@ -107,7 +107,8 @@ def show_check(console: Console, prepared: Any, tokens: Any, plan: Any) -> None:
     console.print(
         Text(
             f"Rows that repeat an earlier one: {quality.duplicate_train_rows} for training, "
-            f"{quality.duplicate_test_rows} for testing. {task.scored_noun.capitalize()}s that are asked in training "
+            f"{quality.duplicate_test_rows} for testing; with another answer: {quality.contrary_train_rows} and "
+            f"{quality.contrary_test_rows}. {task.scored_noun.capitalize()}s that are asked in training "
             f"too: {quality.overlap_normalised}, of them leaks: {quality.leaks}.",
             style="dim",
         )

@@ -50,7 +50,8 @@ def detectable_words(rows: int, difference: float, *, noun: str = "test row") ->
     tenth = "models disagreeing on a tenth of the rows"
     one_way = "models disagreeing on these rows alone, one being right on all of them"
     how = tenth if difference <= TENTH else one_way
-    return f"{shown} {'finds' if alone else 'find'} a difference of {difference:.3f} or more (paired, 80% power, {how})."
+    found = f"{'finds' if alone else 'find'} a difference of {difference:.3f} or more"
+    return f"{shown} {found} (paired, 80% power, {how})."
 
 
 def scored_rows(scored_on: str) -> str:

@@ -363,6 +363,34 @@ def test_duplicate_ids_are_errors_and_duplicate_rows_are_counted(tmp_path):
     assert quality.duplicate_train_rows == 1 and quality.duplicate_test_rows == 0
 
 
+def test_a_text_with_two_labels_is_counted_and_warned_of(tmp_path):
+    train = [*texts("a", "b"), *texts("b", "b")]  # the first is an a, and then a b
+    quality = inspect_task(get_task(folder(tmp_path / "t", JOB, train, texts("b", "a"))))
+    assert (quality.contrary_train_rows, quality.contrary_test_rows, quality.duplicate_train_rows) == (1, 1, 1)
+    told = [str(warning) for warning in quality.warnings if "another answer" in str(warning)]
+    assert told[0] == (
+        "train: Rows that ask what an earlier row asks and have another answer: 1, first train-3, against train-1. "
+        "Keep the right one."
+    )
+    assert told[1].startswith("test: ") and "1, first test-2, against train-2." in told[1]
+
+
+def test_another_answer_is_none_where_one_of_both_rows_accepts_it_or_the_system_turn_differs(tmp_path):
+    rows = [{"question": "Who?", "answers": given} for given in (["Ada", "Lovelace"], ["Lovelace"], ["Byron"])]
+    quality = inspect_task(get_task(folder(tmp_path / "t", {"kind": "qa"}, rows, rows[:1])))
+    assert (quality.contrary_train_rows, quality.contrary_test_rows) == (1, 0)
+    rows = [
+        {"messages": [*({"role": role, "content": said} for role, said in turns)]}
+        for turns in (
+            (("system", "In French."), ("user", "Hello"), ("assistant", "Bonjour")),
+            (("system", "In Italian."), ("user", "Hello"), ("assistant", "Ciao")),
+        )
+    ]
+    path = tmp_path / "chats.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert inspect_task(task_from_files(path, path)).contrary_train_rows == 0
+
+
 def test_overlap_is_counted_exactly_and_by_words_and_refused_above_the_threshold(tmp_path):
     train = [
         {"text": "Where is my card?", "label": "a"},

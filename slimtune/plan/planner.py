@@ -95,8 +95,8 @@ def make_plan(
     `gpu` None means the CPU; `ram_gib` is what it may fill (default: three quarters of this machine's RAM, or of its
     container's). `lengths`: of all rows in tokens, where they are known. Without `longest_answer_tokens` every token
     counts as supervised. A number for `micro_batch`, "4bit" or "16bit", or a `collation` that is not "auto" pins that
-    choice; `asked` is what the user said of the weights, where `quantisation` is what a run began with. Raises UserError
-    where nothing fits, with what would.
+    choice; `asked` is what the user said of the weights, where `quantisation` is what a run began with. Raises
+    UserError where nothing fits, with what would.
     """
     sizes, weights = _sizes(batch, micro_batch), _weights(spec, gpu, quantisation)
     longest = min(longest_row_tokens or context_tokens, context_tokens)

@@ -34,6 +34,8 @@ class Quality:
     test_labels: Mapping[str, int]
     duplicate_train_rows: int  # rows that repeat an earlier one, prompt and target
     duplicate_test_rows: int
+    contrary_train_rows: int  # rows that ask what an earlier one asks, training rows first, and have another answer
+    contrary_test_rows: int
     overlap_exact: int  # test rows whose prompt is also a training prompt
     overlap_normalised: int  # the same, but for case, punctuation and spaces
     overlap_openings: int  # those of overlap_normalised that are explained
@@ -49,7 +51,7 @@ def inspect_task(task: Task, *, allowed_leaks: float = 0.05) -> Quality:
     warning: 1.0 allows all."""
     labelled = task.kind == "classification"
     overlap = _overlap(task)
-    leaks = overlap.normalised - overlap.openings
+    leaks, contrary = overlap.normalised - overlap.openings, _contrary(task)
     return Quality(
         errors=(
             *_duplicate_ids(task),
@@ -60,6 +62,7 @@ def inspect_task(task: Task, *, allowed_leaks: float = 0.05) -> Quality:
         warnings=(
             *(_labels_unlearned(task) if labelled else ()),
             *_incomplete_calls(task),
+            *_contradictions(contrary),
             *_shared_groups(task),
             *_leaks(leaks, overlap.examples, len(task.test), allowed_leaks, error=False),
             *_listed(overlap.listed),
@@ -72,6 +75,8 @@ def inspect_task(task: Task, *, allowed_leaks: float = 0.05) -> Quality:
         test_labels=_label_counts(task.test) if labelled else {},
         duplicate_train_rows=_duplicates(task.train),
         duplicate_test_rows=_duplicates(task.test),
+        contrary_train_rows=len(contrary["train"]),
+        contrary_test_rows=len(contrary["test"]),
         overlap_exact=overlap.exact,
         overlap_normalised=overlap.normalised,
         overlap_openings=overlap.openings,
@@ -219,6 +224,34 @@ def _incomplete_calls(task: Task) -> list[Problem]:
             rows = f"{counted(len(lacking), 'row')} of {len(examples)}, first {first} ({names[0]})"
             problems.append(Problem(side, f"The answer leaves out an argument that its function requires: {rows}."))
     return problems
+
+
+def _contrary(task: Task) -> dict[str, list[tuple[Example, Example]]]:
+    """By side, the rows whose question an earlier row answers otherwise, each with that row. What one of the two
+    accepts is no other answer."""
+    earlier: dict[str, list[Example]] = {}
+    found: dict[str, list[tuple[Example, Example]]] = {"train": [], "test": []}
+    for side in found:
+        for example in getattr(task, side):
+            before = earlier.setdefault(repr((example.messages, example.tools)), [])
+            if before and all(_differ(example, other) for other in before):
+                found[side].append((example, before[0]))
+            before.append(example)
+    return found
+
+
+def _differ(one: Example, other: Example) -> bool:
+    accepted = [{repr(row.target), *map(repr, row.meta.get("answers", ()))} for row in (one, other)]
+    return accepted[0].isdisjoint(accepted[1])
+
+
+def _contradictions(contrary: Mapping[str, Sequence[tuple[Example, Example]]]) -> list[Problem]:
+    what = "Rows that ask what an earlier row asks and have another answer"
+    return [
+        Problem(side, f"{what}: {len(pairs)}, first {pairs[0][0].id}, against {pairs[0][1].id}.", "Keep the right one.")
+        for side, pairs in contrary.items()
+        if pairs
+    ]
 
 
 def _shared_groups(task: Task) -> list[Problem]:
