@@ -149,6 +149,19 @@ def test_a_70b_on_a_t4_is_refused_with_what_it_would_need(tmp_path: Path) -> Non
     assert shown.returncode == 2 and "does not fit" in shown.stderr and "14.2 GiB" in shown.stderr
 
 
+def test_several_cards_get_a_plan_each_and_one_it_does_not_fit_says_so() -> None:
+    shown = slimtune("qwen3-30b-a3b", "--gpu", "t4", "--gpu", "l4")
+    assert shown.returncode == 0, shown.stderr
+    assert "L4, bf16" in shown.stdout and "T4 has 14.2 GiB to fill" in shown.stdout
+    both = slimtune("qwen3-0.6b", "--gpu", "t4", "--gpu", "l4").stdout
+    assert both.index("T4, fp16") < both.index("L4, bf16")
+    neither = slimtune("qwen3-32b", "--gpu", "t4", "--gpu", "rtx 4070")
+    assert neither.returncode == 2 and neither.stdout.count("does not fit") == 2
+    unknown = slimtune("qwen3-32bb", "--gpu", "t4", "--gpu", "l4")
+    assert unknown.returncode == 2 and (unknown.stdout + unknown.stderr).count("Did you mean") == 1
+    assert slimtune("qwen3-0.6b", "--gpu", "t4", "--gpu", "l4", "--measure").returncode == 2
+
+
 def test_all_needs_a_card() -> None:
     with pytest.raises(UserError, match="no GPU here to plan for"):
         plan_all(None, Asked())

@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -93,7 +93,9 @@ def check(
 def plan(
     what: Annotated[str | None, typer.Argument(metavar="RECIPE|MODEL", show_default=False)] = None,
     every: Annotated[bool, typer.Option("--all", help="A table of every model on the card.")] = False,
-    gpu: Annotated[str | None, typer.Option("--gpu", help="Plan for this card instead of this machine's.")] = None,
+    gpu: Annotated[
+        list[str], typer.Option("--gpu", help="Plan for this card instead of this machine's; several may be named.")
+    ] = [],  # noqa: B006
     context: Annotated[str | None, typer.Option("--context", help="Tokens of a row, e.g. 8192 or 32k.")] = None,
     batch: Annotated[int | None, typer.Option("--batch", help="Rows of an optimizer step.")] = None,
     rank: Annotated[int | None, typer.Option("--rank", help="LoRA rank.")] = None,
@@ -102,12 +104,33 @@ def plan(
     data: DataOption = None,
 ) -> None:
     """Say whether it fits, at which context and precision, how long it takes and what it costs. Downloads nothing."""
+    from slimtune import forecast
+    from slimtune.gpus import get_gpu
+
+    if measure and len(gpu) > 1:
+        raise UserError("--measure tries it on the card that is here: it goes with one --gpu at most.")
+    cards, console, refused = [get_gpu(name).name for name in gpu] or [None], Console(), []
+    for card in cards:
+        asked = forecast.Asked(card, context, batch, rank, tuple(overrides), data)
+        try:
+            _plan_for(console, what, asked, every=every, measure=measure)
+        except UserError as error:
+            if len(cards) == 1 or card not in str(error):
+                raise  # of what is asked, not of this card
+            screen.show_error(console, error)
+            refused.append(card)
+        if card != cards[-1]:
+            console.print()
+    if refused == cards:
+        raise typer.Exit(UserError.exit_code)
+
+
+def _plan_for(console: Console, what: str | None, asked: Any, *, every: bool, measure: bool) -> None:
+    """The plan for one card, or the table of every model on it."""
     from slimtune import forecast, screen_plan
 
-    console, asked = Console(), forecast.Asked(gpu, context, batch, rank, tuple(overrides), data)
     if every:
-        card, lines = forecast.plan_all(what, asked)
-        screen_plan.show_all(console, card, lines)
+        screen_plan.show_all(console, *forecast.plan_all(what, asked))
         return
     answer = forecast.plan_one(what, asked)
     screen_plan.show_forecast(console, answer)
