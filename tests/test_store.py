@@ -4,6 +4,9 @@ import errno
 import json
 import multiprocessing
 import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -71,6 +74,35 @@ def test_a_result_is_read_with_the_rows_behind_it(store):
     rows = side_rows(done, "tuned")
     assert (rows.ids, rows.groups, rows.values) == (("1", "2"), ("g", "h"), (1.0, None))
     assert side_rows(done, "teacher") is None
+
+
+LEFT_BEHIND = """
+import os, sys, time
+from pathlib import Path
+from slimtune.runs import open_run
+with open_run(Path(sys.argv[1]), {}):
+    child = os.fork()
+    if child:
+        print(child, flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_cell_whose_process_was_killed_is_left_unfinished_even_where_a_child_of_it_holds_the_lock(store):
+    attempt = cell(store).folder / "attempts" / "here-1"
+    assert (cell(store).state, cell(store).why) == ("waiting", "")
+    owner = subprocess.Popen([sys.executable, "-c", LEFT_BEHIND, attempt], stdout=subprocess.PIPE, text=True)
+    child = int(owner.stdout.readline())
+    try:
+        assert cell(store).state == "running"
+        owner.kill()
+        owner.wait()
+        assert cell(store).state == "waiting" and "left unfinished" in cell(store).why
+        status = CliRunner().invoke(app, ["sweep", "status", str(store)]).output
+        assert "1 waiting" in status and "left unfinished" in status and "at work" not in status
+    finally:
+        os.kill(child, signal.SIGKILL)
+    assert "left unfinished" in cell(store).why
 
 
 def test_what_is_no_longer_asked_is_counted_and_not_listed(store):

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+import psutil
+
 from slimtune.errors import CannotWrite, Interrupted, ServiceAway, UserError
 from slimtune.files import read_json, write_json
 from slimtune.runs import holder
@@ -34,6 +36,7 @@ KILLED = 137  # the exit code that a shell gives a process which SIGKILL ended
 MOST_TRIES = 3  # of a cell whose process is killed
 _AGAIN = (Interrupted.exit_code, ServiceAway.exit_code, CannotWrite.exit_code, KILLED)
 _ENVIRONMENT = ("gpu", "device", "precision", "quantisation", "attention", "collation", "model", "versions")
+_UNFINISHED = "left unfinished by a process that is gone; the same command goes on with it"
 _FRESH_S = 120.0  # for showing only: a run on another machine that said something so lately is at work
 
 CellState = Literal["done", "failed", "running", "waiting"]
@@ -121,6 +124,8 @@ def read_cell(store: Path, entry: Mapping[str, Any]) -> Cell:
         state, why = "running", ""
     elif failure is not None and failure.final:
         state = "failed"
+    elif failure is None and any(folder.glob("attempts/*-*/owner.json")):
+        why = _UNFINISHED
     return Cell(
         entry["cell"], entry["contestant"], read_json(folder / "cell.json")["model"], entry["task"], entry["seed"],
         entry["axes"], state, why, result, folder,
@@ -145,7 +150,8 @@ def at_work(folder: Path) -> Path | None:
     """The attempt of a cell that a process is at, as far as can be seen from here; None where there is none. Locks do
     not reach over every network disk, so a run that said something lately counts too."""
     for attempt in sorted(path for path in (folder / "attempts").glob("*-*") if path.is_dir()):
-        if holder(attempt):
+        owner = holder(attempt)
+        if owner and not _dead(owner):
             return attempt
         said = _json(attempt / STATUS) or {}
         fresh = abs(time.time() - said.get("updated", 0)) < _FRESH_S  # that machine's clock may be ahead
@@ -154,9 +160,15 @@ def at_work(folder: Path) -> Path | None:
     return None
 
 
+def _dead(owner: Mapping[str, Any]) -> bool:
+    """Whether an owner was a process of this machine that is no more: one that it forked may hold its lock on."""
+    here = owner.get("host") == socket.gethostname()
+    return here and owner.get("pid") is not None and not psutil.pid_exists(owner["pid"])
+
+
 def _foreign(attempt: Path) -> bool:
     owner = _json(attempt / "owner.json") or {}
-    return owner.get("host") != socket.gethostname()
+    return owner.get("host") not in (None, socket.gethostname())
 
 
 def read_result(folder: Path) -> Any:
