@@ -239,10 +239,19 @@ def writing(path: Path, *, only: frozenset[int] = frozenset(_REFUSED)) -> Iterat
     try:
         yield
     except OSError as error:
-        vanished = error.errno == errno.ENOENT and errno.EACCES in only and not path.parent.is_dir()
-        if error.errno not in only and not vanished:
+        nowhere = error.errno == errno.ENOENT and errno.EACCES in only and _on_the_way(path, error)
+        if error.errno not in only and not nowhere:
             raise
         raise CannotWrite(f"Cannot write {path}: {os.strerror(error.errno)}. {_advice(path, error)}") from error
+
+
+def _on_the_way(path: Path, error: OSError) -> bool:
+    """Whether what could not be found is `path` itself, which cannot be made, or what leads there; not a file that was
+    to be read or renamed meanwhile."""
+    if not path.parent.is_dir():
+        return True
+    named = Path(str(error.filename))
+    return error.filename2 is None and (named in (path, *path.parents) or named.name.startswith(f".{path.name}."))
 
 
 def _advice(path: Path, error: OSError) -> str:

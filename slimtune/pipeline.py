@@ -134,11 +134,9 @@ def _teacher(steps: Steps, run: Run) -> Evaluation | None:
 @contextlib.contextmanager
 def _library_output(folder: Path) -> Iterator[None]:
     """What the training libraries print goes to engine.log in the run's folder; the screen is ours."""
-    with (
-        (folder / "engine.log").open("a", encoding="utf-8") as log,
-        contextlib.redirect_stdout(log),
-        contextlib.redirect_stderr(log),
-    ):
+    with writing(place := folder / "engine.log"):
+        log = place.open("a", encoding="utf-8")
+    with log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
         yield
 
 

@@ -94,9 +94,26 @@ def test_a_step_is_done_once_and_a_step_that_failed_again(tmp_path: Path) -> Non
 
 def test_a_folder_that_cannot_be_made_is_cannot_write(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
-    for folder in (tmp_path / "file", tmp_path / "file" / "run", Path("/proc/nothing/run")):
+    for folder in (tmp_path / "file", tmp_path / "file" / "run", Path("/proc/nothing/run"), Path("/proc/nothing")):
         with pytest.raises(CannotWrite, match="Cannot write"), open_run(folder, IDENTITY):
             pass
+
+
+def cannot_be_written(*words: str) -> bool:
+    command = [sys.executable, "-m", "slimtune.cli", *words]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    return done.returncode == 73 and "Cannot write /proc/x" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_wherever_a_verb_makes_its_folder_one_that_cannot_be_made_is_a_sentence_and_73(tmp_path: Path) -> None:
+    rows = "".join(f"question {n},{label}\n" for n in range(5) for label in ("a", "b"))
+    (tmp_path / "rows.csv").write_text(f"text,label\n{rows}")
+    assert cannot_be_written("run", "smollm2-banking77-demo", "--out", "/proc/x")
+    assert cannot_be_written("sweep", "run", "demo-cpu", "--store", "/proc/x")
+    assert cannot_be_written("new", "/proc/x", "--from", str(tmp_path / "rows.csv"))
+    assert cannot_be_written("bench", "speed", "smollm2-banking77-demo", "--out", "/proc/x")
+    scored = ("--task", "banking77", "--rows", "2")
+    assert cannot_be_written("evaluate", "smollm2-135m-embedded", *scored, "--out", "/proc/x/y")
 
 
 def test_a_full_disk_met_anywhere_in_a_run_is_cannot_write_and_our_own_bugs_are_not(tmp_path: Path) -> None:

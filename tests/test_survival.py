@@ -606,7 +606,7 @@ def test_two_models_through_one_cache_get_their_own_answers(field: Field, tmp_pa
     assert answers[0] == answers[1] != answers[2]
 
 
-@pytest.mark.parametrize("out", ["file/run", "file", "/proc/nothing/run"])
+@pytest.mark.parametrize("out", ["file/run", "file", "/proc/nothing/run", "/proc/nothing"])
 def test_a_folder_that_cannot_be_is_a_sentence_and_73(field: Field, tmp_path: Path, out: str) -> None:
     (tmp_path / "file").write_text("a file")
     child = field.nursery.start(tmp_path, "run", field.recipe, "--out", tmp_path / out, cache=field.cache)
