@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from slimtune.errors import Problems, UserError
-from slimtune.recipe import load_recipe, read_recipe, recipes_folder
+from slimtune.recipe import find_recipe, load_recipe, read_recipe, recipes_folder
 from slimtune.recipe.keys import every_key
 from slimtune.strict_yaml import parse_scalar, parse_yaml
 
@@ -153,6 +153,13 @@ def test_deep_nesting_is_refused_before_it_is_built(tmp_path: Path) -> None:
 def test_what_is_not_a_recipe_is_refused_in_a_sentence(tmp_path: Path, content: bytes, word: str) -> None:
     with pytest.raises(UserError, match=word):
         read_recipe(written(tmp_path, content))
+
+
+def test_a_model_in_place_of_a_recipe_is_called_one_with_the_recipes_that_have_it() -> None:
+    with pytest.raises(UserError, match=r"is a model.* Recipes with it: qwen3-0.6b-banking77\..*--set model="):
+        find_recipe("qwen3-0.6b")
+    with pytest.raises(UserError, match=r"is a model, not a recipe. No recipe .* has it\."):
+        find_recipe("Qwen/Qwen3-32B")
 
 
 def test_a_missing_file_is_named() -> None:

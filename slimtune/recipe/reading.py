@@ -5,7 +5,8 @@ The file is data: no anchors, no tags, no duplicate keys, and a scalar means wha
 """
 
 import copy
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,13 @@ from typing import Any
 from pydantic import ValidationError
 
 from slimtune.errors import Problem, Problems, UserError, did_you_mean
+from slimtune.models import find_model
 from slimtune.recipe.keys import meant
 from slimtune.recipe.sections import Recipe
 from slimtune.strict_yaml import Document, parse_scalar, parse_yaml
 from slimtune.wording import refused
 
+_MODEL = re.compile(r"^model: *(\S+)", re.MULTILINE)
 _MAY_HOLD_A_KEY = {("key_env",), ("base_url",)}  # by mistake; so what stands there is not repeated
 
 
@@ -128,11 +131,22 @@ def find_recipe(name: str) -> Path:
         if path.is_file():
             return path
     shipped = {file.stem: file for file in recipes_folder().glob("*.yaml")}
+    if name not in shipped and (spec := find_model(name)) is not None:
+        raise UserError(_a_model(name, spec.key, shipped))
     if name not in shipped:
         raise UserError(
             f"There is no recipe file {name}, and none of that name comes with slimtune. {did_you_mean(name, shipped)}"
         )
     return shipped[name]
+
+
+def _a_model(name: str, key: str, shipped: Mapping[str, Path]) -> str:
+    """What to type where a model stands in place of a recipe."""
+    texts = {recipe: path.read_text(encoding="utf-8") for recipe, path in sorted(shipped.items())}
+    models = {recipe: find_model(named) for recipe, text in texts.items() for named in _MODEL.findall(text)}
+    own = [recipe for recipe, spec in models.items() if spec is not None and spec.key == key]
+    have = f"Recipes with it: {', '.join(own)}." if own else "No recipe that comes with slimtune has it."
+    return f"{name} is a model, not a recipe. {have} Any other recipe takes it by: RECIPE --set model={name}."
 
 
 def recipes_folder() -> Path:
