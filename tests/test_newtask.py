@@ -125,6 +125,23 @@ def test_what_cannot_be_a_folder_is_a_sentence(here):
     assert columns_of(["text=a=b"]) == {"text": "a=b"}
 
 
+def test_columns_that_are_not_named_are_asked_for_as_the_command_line_takes_them(here):
+    rows = [{"id": n, "year": "2026", "message": f"where is parcel {n}?", "intent": "ab"[n % 2]} for n in range(20)]
+    rows[3]["intent"] = ""
+    table(here / "mine.csv", rows)
+
+    def said(*columns):
+        command = [sys.executable, "-m", "slimtune.cli", "new", "mine", "--from", "mine.csv"]
+        words = [word for column in columns for word in ("--column", column)]
+        done = subprocess.run([*command, *words], capture_output=True, text=True, timeout=120)
+        assert done.returncode == 2
+        return done.stderr
+
+    assert "--column text=message --column label=intent" in said() and "columns={" not in said()
+    assert "Our field comes first: text=message" in said("message=text")
+    assert "mine.csv:5: has an empty 'intent'" in said("text=message", "label=intent")
+
+
 def test_the_command_line_makes_it_and_says_what_comes_next(here):
     table(here / "data.csv", ROWS)
     command = [sys.executable, "-m", "slimtune.cli", "new", "mine", "--from", "data.csv"]

@@ -9,7 +9,7 @@
 each as JSON Lines, or as a .csv or .tsv file with a header, its columns named by the caller where they differ.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -64,7 +64,7 @@ def task_from_files(
         raise Problems(str(train), wrong)
     files = [path for path in (train, test) if path is not None]
     tables = [read_rows(path, columns=columns or {}) for path in files]
-    format = format or _detect(tables[0].rows, train)
+    format = format or _detect(tables[0].rows, train, columns or {})
     if format not in FORMATS:
         raise unknown_name("data format", format, FORMATS)
     job = Job(
@@ -75,7 +75,9 @@ def task_from_files(
         labels=tuple(labels),
         scorer=scorer or "",
     )
-    drafts = [read_drafts(path, lines, FORMATS[format].read, job) for path, lines in zip(files, tables, strict=True)]
+    read = FORMATS[format].read
+    drafts = [read_drafts(path, lines, read, job) for path, lines in zip(files, tables, strict=True)]
+    drafts = [_in_their_words(side, columns or {}) for side in drafts]
     refuse_bad(job.shown, drafts, skip_bad=selection.skip_bad)
     every = [example for side in drafts for example in side.examples]
     job = replace(job, kind=_kind(kind, format, every, labels))
@@ -104,10 +106,15 @@ def column_problems(columns: Mapping[str, str], *, where: Callable[[str], str]) 
     """What `columns` gives a column for, and no format has. `where` says where a key of it stands."""
     known = {field for format in FORMATS.values() for field in format.fields} | {*_OPTIONAL, *GROUPS}
     return [
-        Problem(where(name), "is not a field of a row.", did_you_mean(name, known))
-        for name in columns
+        Problem(where(name), "is not a field of a row.", _turned(name, theirs, known) or did_you_mean(name, known))
+        for name, theirs in columns.items()
         if name not in known
     ]
+
+
+def _turned(name: str, theirs: str, known: Collection[str]) -> str:
+    """A pair of columns the other way round, set right; empty where it is not that."""
+    return f"Our field comes first: {theirs}={name}, or {{{theirs}: {name}}} in a recipe." * (theirs in known)
 
 
 def _hold_out(drafts: Drafts, job: Job, share: float, seed: int) -> list[Drafts]:
@@ -152,7 +159,15 @@ def _as_kind(examples: tuple[Example, ...], job: Job, instruction: str) -> tuple
     return examples
 
 
-def _detect(rows: Sequence[tuple[int, Row]], path: Path) -> str:
+def _in_their_words(drafts: Drafts, columns: Mapping[str, str]) -> Drafts:
+    """What is wrong with rows, said of the file's own columns."""
+    said = drafts.problems
+    for ours, theirs in columns.items():
+        said = [replace(problem, what=problem.what.replace(repr(ours), repr(theirs))) for problem in said]
+    return replace(drafts, problems=tuple(said))
+
+
+def _detect(rows: Sequence[tuple[int, Row]], path: Path, columns: Mapping[str, str]) -> str:
     """The one format whose fields the first row has. Raises UserError that lists the formats."""
     if not rows:
         raise UserError(f"{path} has no rows that can be read: its first line must be a row of data.")
@@ -160,10 +175,23 @@ def _detect(rows: Sequence[tuple[int, Row]], path: Path) -> str:
     if found := format_of(there):
         return found
     known = "\n".join(f"  {name}: {', '.join(format.fields)}" for name, format in FORMATS.items())
+    own = [name for name in there if name not in columns]
     raise UserError(
-        f"The format of {path} is unclear: its first row has {', '.join(map(repr, there))}. Name the columns, as in "
-        f"columns={{'prompt': 'question'}}, or the format. Formats and the fields they need:\n{known}"
+        f"The format of {path} is unclear: its first row has {', '.join(map(repr, own))}. Name the columns, ours "
+        f"first: {_suggested(rows, columns)}. Formats and the fields they need:\n{known}"
     )
+
+
+def _suggested(rows: Sequence[tuple[int, Row]], columns: Mapping[str, str]) -> str:
+    """Columns that may be a text and its label, as they are named on the command line and in a recipe."""
+    taken = {"id", *GROUPS, *columns, *columns.values()}
+    free = [name for name, value in rows[0][1].items() if isinstance(value, str) and name not in taken] or ["theirs"]
+    text = max(free, key=lambda name: sum(len(str(row.get(name))) for _, row in rows))
+    kinds = {name: len({str(row.get(name)) for _, row in rows}) for name in free if name != text} or {text: 1}
+    label = min(kinds, key=lambda name: (kinds[name] < 2, kinds[name]))
+    pairs = {"text": text, "label": label} if "text" not in columns else {"label": label}
+    typed = " ".join(f"--column {ours}={theirs}" for ours, theirs in pairs.items())
+    return f"{typed} with `slimtune new`, `columns: {{{', '.join(map(': '.join, pairs.items()))}}}` in a recipe"
 
 
 def format_of(row: Mapping[str, Any]) -> str | None:
