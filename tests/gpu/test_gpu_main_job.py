@@ -110,6 +110,8 @@ def test_a_4b_shape_trains_in_4_bit_fp16_inside_a_t4(random_checkpoint, tmp_path
             "evaluate.max_new_tokens=4",
             "--set",
             "train.lr=5e-5",
+            "--set",
+            "train.batch=16",
         ),
         cwd=ROOT,
         check=True,
