@@ -1,4 +1,4 @@
-"""Steps that are replayed, on a real card: a run's losses are those of padded rows, also gone on with and cut smaller."""
+"""Steps that are replayed, on a real card: losses are those of padded rows, also gone on with and cut smaller."""
 
 import json
 import os
