@@ -1,32 +1,27 @@
-"""Every contestant in a process of its own, one after the other, over the same rows; what is done stays done."""
+"""Everyone in turn over the same rows: the others are tried first, and the fastest of them go the whole course."""
 
 import math
 import os
 import platform
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from datetime import date
 from pathlib import Path
 from typing import Any
 
 from slimtune.check import Ready, plan_of
 from slimtune.contest.table import Contest, Outcome
-from slimtune.contest.ways import Entry, entries_for, finalists, to_try
+from slimtune.contest.told import ask, own_code
+from slimtune.contest.ways import Entry, entries_for, finalists, refuse_levers, refuse_stretched, to_try
 from slimtune.doctor import installed_versions
-from slimtune.engine.contestant.job import Job, Pace, Way
-from slimtune.errors import Interrupted, UserError
-from slimtune.files import digest_file, read_json, write_json, writing
+from slimtune.engine.contestant.job import Job, Way
+from slimtune.errors import UserError
+from slimtune.files import digest_file, write_json, writing
 from slimtune.gpus import DetectedGpu, GpuSpec, detect_gpu
 from slimtune.lengths import count_rows, local_renderer
 from slimtune.models import ModelSpec, get_model
 from slimtune.status import Listener
-from slimtune.wording import counted
+from slimtune.wording import counted, listed
 
-_LAST_WORDS = 2000
-_TICK_S = 0.2
 RANDOM = "Random weights: memory and speed, never quality."
 _TRAINERS = {"torch", "unsloth", "unsloth_zoo", "transformers", "trl", "peft", "accelerate", "bitsandbytes", "xformers"}
 _SAMPLE = 20  # batches whose tokens are counted both ways
@@ -45,7 +40,7 @@ class Course:
         return math.ceil(self.warm / passes), math.ceil(self.timed / passes)
 
 
-_TRIAL = Course(12, 12)
+_TRIAL = Course(50, 20)  # the first passes pay for lengths that are new
 
 
 def hold(
@@ -62,16 +57,21 @@ def hold(
     """Let everyone train in turn, in folders of their own under `out`: the recipe's model, or random weights in the
     shape of the model `shape`; on this card, or on no more of it than a smaller one has. Layouts and settings of others
     are tried for a few steps; the fastest, and who is named whole in `only`, go the whole course. Whoever did so before
-    for the very same job is not asked again.
+    for the very same job, by the very same code, is not asked again.
 
-    Raises UserError where the model is not on this machine, its tokens are not the shape's, or nothing fits; Problems
-    for rows that its template cannot hold; CannotWrite; and Interrupted where it should stop.
+    Raises UserError where the model is not on this machine, its tokens are not the shape's, nothing fits, or the recipe
+    needs what the others do not have; Problems for rows that its template cannot hold; CannotWrite; and Interrupted
+    where it should stop.
     """
     recipe, card = prepared.recipe, detect_gpu()
     spec = prepared.spec if shape is None else get_model(shape)
+    refuse_stretched(recipe.context, spec)
     rows = _encoded(prepared, spec, listener)
     plan = plan_of(replace(prepared, spec=spec), gpu=as_gpu or card, counted=count_rows(rows))
-    entries, file = entries_for(plan, only=only), out / "rows.json"
+    refuse_levers(plan)
+    room, file = max(1, spec.native_context * len(rows) // sum(map(len, rows))), out / "rows.json"
+    entries = entries_for(plan, only=only, most_packed=room)
+    left_out = tuple(entry for entry in entries_for(plan, most_packed=room) if entry not in entries)
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
         write_json(file, [[row.prompt, row.answer] for row in rows])
@@ -82,8 +82,7 @@ def hold(
     )  # fmt: skip
     outcomes = _everyone(entries, to_try(entries, only=only), job, course, out, listener, should_stop)
     title = f"{spec.label} on {prepared.task.title}: rank {recipe.lora.r}, {plan.batch} examples a step"
-    facts = _facts(rows, job, course, tried=any(one.tried for one in outcomes))
-    return Contest(title, facts, (RANDOM,) if shape else (), outcomes)
+    return Contest(title, _facts(rows, job, course, outcomes), (RANDOM,) if shape else (), outcomes, left_out)
 
 
 def _everyone(
@@ -101,7 +100,7 @@ def _everyone(
         listener.say(f"{said}{entry.way.who}: {entry.way.how}")
         warm, steps = over.optimizer_steps(entry.way, job.batch)
         folder = out / (entry.way.slug + "-tried" * tried)
-        seen = _outcome(entry, replace(job, way=entry.way, warm=warm, steps=steps), folder, should_stop)
+        seen = ask(entry, replace(job, way=entry.way, warm=warm, steps=steps), folder, should_stop)
         listener.say(f"    {seen.words}")
         return replace(seen, tried=tried)
 
@@ -131,11 +130,12 @@ def _where(card: DetectedGpu | None) -> str:
     """The machine and what trains on it: a ratio is of one of each."""
     versions = ", ".join(f"{name} {version}" for name, version in installed_versions().items() if name in _TRAINERS)
     cores = counted(os.cpu_count() or 1, "CPU core")
-    return f"{card.name if card else platform.machine()}; {cores}; Python {platform.python_version()}, {versions}"
+    machine = card.name if card else platform.machine()
+    return f"{machine}; {cores}; Python {platform.python_version()}, {versions}, {own_code()}"
 
 
-def _facts(rows: Sequence[Any], job: Job, course: Course, *, tried: bool) -> tuple[str, ...]:
-    """Where, with what, over which rows, for how long."""
+def _facts(rows: Sequence[Any], job: Job, course: Course, outcomes: Sequence[Outcome]) -> tuple[str, ...]:
+    """Where, with what, on which days, over which rows, for how long."""
     from slimtune.engine.collate import shared_prefix
     from slimtune.engine.schedule import row_order
 
@@ -144,42 +144,13 @@ def _facts(rows: Sequence[Any], job: Job, course: Course, *, tried: bool) -> tup
     whole = sum(len(row) for batch in batches for row in batch)
     shared = sum(len(shared_prefix(batch).ids) for batch in batches)
     within = f", of which no more memory than a {job.as_gpu} has" if job.as_gpu else ""
-    short = f" Tried: {_TRIAL.warm} and {_TRIAL.timed}." if tried else ""
+    short = f" Tried: {_TRIAL.warm} and {_TRIAL.timed}." if any(one.tried for one in outcomes) else ""
+    days = listed(sorted({one.measured for one in outcomes}))
     return (
-        f"{job.where}{within}; {date.today().isoformat()}.",
+        f"{job.where}{within}; measured on {days}.",
         f"{len(rows):,} rows of {whole / sum(map(len, batches)):.0f} tokens on average. Where a batch's prefixes are "
         f"computed once, {whole / shared:.1f} times fewer tokens are.",
         f"{counted(course.warm, 'training step')} before the clock runs, then {course.timed}, each a forward and "
         f"backward pass over what is computed at a time; steps of the optimizer are whole.{short} Everyone in a "
         "process of their own.",
     )
-
-
-def _outcome(entry: Entry, job: Job, folder: Path, should_stop: Callable[[], bool]) -> Outcome:
-    asked, told = folder / "job.json", folder / "told.json"
-    if not (told.is_file() and read_json(asked) == job.as_json()):
-        folder.mkdir(parents=True, exist_ok=True)
-        told.unlink(missing_ok=True)
-        write_json(asked, job.as_json())
-        if failed := _train(folder, should_stop):
-            write_json(told, {"failed": failed})
-    said = read_json(told)
-    return Outcome(entry, None, said["failed"]) if "failed" in said else Outcome(entry, Pace(**said))
-
-
-def _train(folder: Path, should_stop: Callable[[], bool]) -> str:
-    """Run the contestant's process. Its last words where it failed; empty where it did not."""
-    files = [str(folder / name) for name in ("job.json", "told.json")]
-    command = [sys.executable, "-P", "-m", "slimtune.engine.contestant", *files]
-    with (folder / "log.txt").open("w", encoding="utf-8") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
-        while process.poll() is None and not should_stop():
-            time.sleep(_TICK_S)
-    if process.poll() is None:
-        process.kill()
-        process.wait()
-        raise Interrupted("Stopped. The same command goes on with whoever has not trained yet.")
-    if process.returncode == 0:
-        return ""
-    lines = (folder / "log.txt").read_text(encoding="utf-8", errors="replace")[-_LAST_WORDS:].strip().splitlines()
-    return f"it ended with {process.returncode}: {lines[-1] if lines else 'without a word'}"

@@ -5,12 +5,16 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from slimtune.contest.ways import CHOICE, COLLATION, OURS, Entry
-from slimtune.engine.contestant.job import UNSLOTH, Pace
+from slimtune.engine.contestant.job import OUT_OF_MEMORY, Pace
 
 TABLES = {
     COLLATION: "Collation: the same model, weights, precision, checkpointing and batch, laid out differently. "
-    "slimtune's two have the same gradients; packed rows end in the middle of examples.",
+    "slimtune's two have the same gradients; packed rows hold whole examples, as many as find room.",
     CHOICE: "Choice: what slimtune picks, beside the documented defaults of others and what they can do at best.",
+}
+_BEST = {  # of others: where all of the search took place, and where a part of it did
+    COLLATION: ("the best other layout", "the fastest other layout that ran here"),
+    CHOICE: ("Unsloth at its best", "the fastest of Unsloth's that ran here"),
 }
 FIGURES = (
     "times", "examples/s", "supervised tokens/s", "tokens/s", "peak GiB", "compiled anew", "loss", "least grad norm"
@@ -30,12 +34,18 @@ class Line:
 @dataclass(frozen=True)
 class Outcome:
     """What became of an entry: its pace, or in `failed` why there is none. `tried`: for a few steps only, and others
-    were faster: its pace is no result."""
+    were faster: its pace is no result. `measured`: the day, YYYY-MM-DD."""
 
     entry: Entry
     pace: Pace | None
     failed: str = ""
     tried: bool = False
+    measured: str = ""
+
+    @property
+    def ran(self) -> bool:
+        """Whether it was seen what this way can do, be it that it does not fit."""
+        return self.pace is not None or self.failed == OUT_OF_MEMORY
 
     @property
     def refusal(self) -> str:
@@ -56,12 +66,13 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Contest:
-    """Everything that was seen in one run, and where."""
+    """Everything that was seen in one run, and where. `left_out`: who was not asked for."""
 
     title: str
     facts: tuple[str, ...]
     notes: tuple[str, ...]
     outcomes: Sequence[Outcome]
+    left_out: tuple[Entry, ...] = ()
 
     def of(self, table: str) -> list[Outcome]:
         return [outcome for outcome in self.outcomes if table in outcome.entry.tables]
@@ -72,22 +83,25 @@ class Contest:
         ours = next((one for one in self.outcomes if one.entry.role == OURS), None)
         if ours is None or ours.refusal:
             return []
-        said = []
-        for table, what in ((COLLATION, "the best other layout"), (CHOICE, "Unsloth at its best")):
-            rest = [one for one in self.of(table) if one is not ours and not one.refusal and not one.tried]
-            rest = [one for one in rest if table == COLLATION or one.entry.way.library == UNSLOTH]
-            if rest:
-                best = max(rest, key=lambda one: one.examples_per_s)
-                said.append(_times(ours, best, what))
+        said = [line for table in _BEST for line in self._beside_the_best(ours, table)]
         for one in self.of(CHOICE):
             if one.entry.role.endswith("defaults") and not one.refusal:
                 said.append(_times(ours, one, one.entry.role))
         return said
 
+    def _beside_the_best(self, ours: Outcome, table: str) -> list[str]:
+        """Called the best only where nobody who may be was left out or ended before anything was seen."""
+        rivals = [one for one in self.outcomes if one.entry.searched(table)]
+        ran = [one for one in rivals if not one.refusal and not one.tried]
+        if not ran:
+            return []
+        part = any(entry.searched(table) for entry in self.left_out) or not all(one.ran for one in rivals)
+        return [_times(ours, max(ran, key=lambda one: one.examples_per_s), _BEST[table][part])]
+
     def lines(self, table: str) -> list[Line]:
-        """A table's rows. "times": as fast as the slowest of the table."""
+        """A table's rows. "times": as fast as the slowest of those that went the whole course."""
         here = self.of(table)
-        slowest = min((one.examples_per_s for one in here if not one.refusal), default=0.0)
+        slowest = min((one.examples_per_s for one in here if not one.refusal and not one.tried), default=0.0)
         return [
             Line(
                 _named(one.entry),
@@ -104,6 +118,7 @@ class Contest:
             "facts": list(self.facts),
             "notes": list(self.notes),
             "verdicts": self.verdicts,
+            "left_out": [entry.way.slug for entry in self.left_out],
             "outcomes": [
                 {
                     "way": asdict(one.entry.way),
@@ -112,6 +127,7 @@ class Contest:
                     "pace": asdict(one.pace) if one.pace else None,
                     "refusal": one.refusal,
                     "tried": one.tried,
+                    "measured": one.measured,
                 }
                 for one in self.outcomes
             ],
@@ -146,7 +162,7 @@ def _figures(outcome: Outcome, slowest: float) -> tuple[str, ...]:
     pace, rate = outcome.pace, outcome.examples_per_s
     assert pace is not None
     return (
-        f"{rate / slowest:.1f}",
+        "" if outcome.tried else f"{rate / slowest:.1f}",
         f"{rate:.2f}" if rate < 100 else f"{rate:,.0f}",
         f"{pace.supervised_tokens / pace.seconds:,.0f}",
         f"{pace.tokens / pace.seconds:,.0f}",

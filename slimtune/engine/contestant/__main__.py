@@ -1,5 +1,5 @@
-"""`python -m slimtune.engine.contestant JOB OUT`: OUT gets {"measured": the day, "pace": a Pace} as JSON, or "failed", the
-reason, instead of a pace."""
+"""`python -m slimtune.engine.contestant JOB OUT`: OUT gets {"measured": a day, "pace": a Pace} as JSON; or "failed",
+the reason, instead of a pace."""
 
 import math
 import os

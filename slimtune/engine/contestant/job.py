@@ -47,9 +47,9 @@ class Way:
 @dataclass(frozen=True)
 class Job:
     """`rows` is a JSON file of pairs of prompt and answer, as token ids, of that digest. `where` says the machine, its
-    versions and slimtune's own code: whoever trained elsewhere did another job. `shape` names a model whose shape is trained
-    with random weights; else `model` is a recipe's. `as_gpu`: a smaller card whose memory there is, or None. `warm`
-    steps of the optimizer are not timed, the `steps` after them are."""
+    versions and slimtune's own code: whoever trained elsewhere did another job. `shape` names a model whose shape is
+    trained with random weights; else `model` is a recipe's. `as_gpu`: a smaller card whose memory there is, or None.
+    `warm` steps of the optimizer are not timed, the `steps` after them are."""
 
     way: Way
     model: str
@@ -90,8 +90,9 @@ class Job:
 class Pace:
     """What was seen. `seconds`, `examples`, the tokens and `recompiled` (graphs that were compiled) are of the timed
     steps alone; losses and the least gradient norm of all: `first_loss` and `last_loss` are means of the first and the
-    last tenth, and the norm is one that is not finite where there was any, but for steps that fp16's scaler left out. `tokens` are those of the examples, padding left out, however often or seldom they were computed.
-    `peak_gib` is what torch reserved on the card at most since the first step; None on a CPU."""
+    last tenth; the norm is one that is not finite where there was any, but for steps that fp16's scaler left out.
+    `tokens` are those of the examples, padding left out, however often or seldom they were computed. `peak_gib` is what
+    torch reserved on the card at most since the first step; None on a CPU."""
 
     seconds: float
     examples: float

@@ -1,4 +1,4 @@
-"""Whether a batch of TRL's is laid out as it was asked for: Unsloth may leave packing and padding-free out in silence."""
+"""Whether a batch of TRL's is laid out as it was asked for: Unsloth may leave packing or padding-free out silently."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

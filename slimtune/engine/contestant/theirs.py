@@ -92,8 +92,8 @@ def _row_tokens(job: Job) -> int:
 
 
 def _passes(job: Job, data: Any) -> int:
-    """Forward and backward passes that make a batch. In packed rows examples stay whole, and rows are no longer than the
-    model takes: so rows are packed to see how many examples they hold, and passes make about as many as a batch has."""
+    """Forward and backward passes that make a batch. How many examples packed rows hold is not known before they are
+    packed: they stay whole, and no row is longer than the model takes. So many rows as make about a batch, then."""
     from trl import pack_dataset
 
     if job.way.collation != "packed":
@@ -103,8 +103,8 @@ def _passes(job: Job, data: Any) -> int:
 
 
 class _Counted:
-    """The trainer's own collator, whose batches the clock hears of. UserError where the first of them is not laid out as
-    it was asked for."""
+    """The trainer's own collator, whose batches the clock hears of. UserError where the first is not laid out as it was
+    asked for."""
 
     def __init__(self, job: Job, clock: Any, collate: Any, examples: int):
         self.way, self.clock, self.collate, self.examples = job.way, clock, collate, examples
