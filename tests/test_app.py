@@ -276,6 +276,8 @@ def test_rows_of_ones_own_are_kept_read_and_planned_for_and_never_run_as_a_page(
     page.page.get_by_label("A file of mine").check()
     page.page.locator("input[type=file]").first.set_input_files(tmp_path / "tickets.csv")
     page.wait_text("#outcome", "Tickets")
+    page.wait_text("#outcome", "of a batch of 8; 16 steps")  # not the demo's 32, of which there would be one
+    assert page.page.locator("#learning-rate input, #lr input").first.input_value() == "0.0004"
     assert not page.page.locator("#start-from").is_visible(), "no recipe is there to start from"
     assert list(app.copies.rglob("tickets.csv")) == [], "the page's own copy is gone once it was taken"
     assert page.page.locator("#asked-column input").input_value() == "message"

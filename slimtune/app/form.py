@@ -23,6 +23,8 @@ _LENGTHS = (512, 1024, 2048, 4096, 8192, 16384, 32768, 65536, 131072)
 _RANKS = (8, 16, 32, 64, 128)
 _NEEDED = ("context", "rank", "alpha", "epochs", "lr", "few_shot")
 _OPTIONAL = ("batch", "train_rows", "test_rows")
+_LIMITS, _TRAINING = ("train_rows", "test_rows"), ("rank", "alpha", "epochs", "lr", "batch", "few_shot")
+_OF_ROWS = (*_LIMITS, *_TRAINING)  # a recipe's, for the rows it was made for
 FIRST = "smollm2-banking77-demo"  # the recipe the form starts as
 
 
@@ -104,8 +106,8 @@ def build_form() -> Form:
     model = gr.Dropdown(models, value=first.model, label="Model", filterable=True, elem_id="model")
     numbers = _numbers(first, rows["task"])
     form = Form(model=model, **rows, **numbers)
-    limits = [form.train_rows, form.test_rows]  # the recipe's, not those of one's own rows
-    form.source.input(lambda: (None, None), None, limits, api_name=False, show_progress="hidden")
+    usual = [getattr(form, name) for name in _OF_ROWS]
+    form.source.input(_usual, form.source, usual, api_name=False, show_progress="hidden")
     start.input(
         lambda name: form.filled(drafts[_offered("recipe", name, drafts)]), start, list(form.filled(first)),
         api_name=False, show_progress="hidden",
@@ -168,6 +170,13 @@ def _numbers(first: Draft, task: gr.Dropdown) -> dict[str, Any]:
         "labels": labels, "card": card, "context": context, "yarn": yarn, "rank": rank, "epochs": epochs, "lr": lr,
         "alpha": alpha, "batch": batch, "few_shot": few_shot, "train_rows": train_rows, "test_rows": test_rows,
     }  # fmt: skip
+
+
+def _usual(source: str) -> list[Any]:
+    """Where rows come from elsewhere: no limit is right for them, and for files of one's own no recipe's training."""
+    usual = Draft(model="")
+    training = [getattr(usual, name) if source == OWN_FILE else gr.skip() for name in _TRAINING]
+    return [*(None for _ in _LIMITS), *training]
 
 
 def _count(value: int | None, label: str, *, empty: str = "") -> gr.Number:
