@@ -1,6 +1,8 @@
 """The main job on real weights and every kind of task there is, end to end, small."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,14 @@ from slimtune.check import ready
 from slimtune.pipeline import run_recipe
 from slimtune.recipe import read_recipe
 from slimtune.status import Silent
+
+BY_PEFT = """
+import os, sys
+os.environ["HF_HUB_OFFLINE"] = "1"
+from peft import AutoPeftModelForCausalLM
+model = AutoPeftModelForCausalLM.from_pretrained(sys.argv[1])
+assert any(bool(weight.any()) for name, weight in model.named_parameters() if "lora_B" in name)
+"""
 
 
 @pytest.mark.parametrize(
@@ -37,5 +47,8 @@ def test_each_kind_of_task_runs_to_a_report(
     assert all(row["n"] == test_rows for row in report["scores"])
     assert all(interval in row["score"]["method"] for row in report["scores"])
     assert all(test in row["comparison"]["test"] for row in report["differences"])
+    assert "Unable to fetch" not in (outcome.folder / "engine.log").read_text(), "nobody is asked for a local model"
+    loaded = subprocess.run([sys.executable, "-c", BY_PEFT, outcome.folder / "adapter"], capture_output=True, text=True)
+    assert loaded.returncode == 0, loaded.stderr
     html = outcome.report.html.read_text(encoding="utf-8")
     assert "weights dequantised from a 4-bit GGUF" in html and "://" not in html.split("<body")[0]

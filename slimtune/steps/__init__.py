@@ -167,10 +167,12 @@ class Steps:
         self.listener.progress("Fine-tune", report.step, report.steps, f"loss {report.loss:.3f}")
 
     def _save_adapter(self, out: Path) -> None:
-        if self.prepared.spec.folder is None:  # the model's name, not where it lies on this machine
+        spec = self.prepared.spec
+        if spec.folder is None and spec.repo is not None:  # the model's name, not where it lies on this machine
             made, settings = read_json(self.run.folder / "source.json"), self.bench.model.model.peft_config["default"]
             settings.base_model_name_or_path, settings.revision = made["repository"], made["revision"]
-        self.bench.model.model.save_pretrained(out)
+        # told that no embedding is trained, PEFT does not ask the hub whether one grew
+        self.bench.model.model.save_pretrained(out, save_embedding_layers=False)
         (out / "README.md").unlink(missing_ok=True)  # PEFT's form to be filled in, which names that place too
         self.bench.model.renderer.tokenizer.save_pretrained(out)
         write_json(out / SETTING, {"rope": self.bench.model.rope, "thinking": self.recipe.thinking})
