@@ -163,8 +163,8 @@ def evaluate_target(
     found = find_target(target)
     run, recipe, spec = found.run, found.recipe, found.spec
     task = checked_task(recipe, task_name=task_name, rows=rows, data_dir=data_dir)
-    own = recipe.evaluate.max_new_tokens if recipe and task_name is None else None
-    limit = own or task.max_new_tokens + (recipe.thinking_room if recipe else 0)
+    own = recipe if task_name is None else None  # what it says of its own task
+    limit = (own and own.evaluate.max_new_tokens) or task.max_new_tokens + (recipe.thinking_room if recipe else 0)
     name = f"{task.name}-{task.digest[:8]}-{few_shot}-shot"
     folder = out or (run / "evaluations" / name if run else Path("runs") / f"{spec.key}-on-{name}")
     journal = folder.with_name(f"{folder.name}.journal")
@@ -173,10 +173,10 @@ def evaluate_target(
         folder.parent.mkdir(parents=True, exist_ok=True)
     with writing(folder, only=DISK_GONE), _library_output(folder.parent):
         listener.say(f"Loading {spec.label}.")
-        opened, shots = open_target(found), choose_shots(task, few_shot, seed=recipe.seed if recipe else 0)
+        opened, shots = open_target(found), choose_shots(task, few_shot, seed=own.seed if own else 0)
         shots, longest = fitting_shots(opened.renderer, task, shots, room_tokens=opened.usable_tokens - limit)
         loaded = loaded_target(opened, window=longest + limit)
-        asked = recipe.judge if recipe and task_name is None else None
+        asked = own.judge if own else None
         with judging(asked, journal=journal.with_suffix(".judge"), listener=listener, should_stop=should_stop) as judge:
             evaluation = answer(
                 loaded,

@@ -104,15 +104,13 @@ def show_check(console: Console, prepared: Any, tokens: Any, plan: Any) -> None:
     for note in [*task.notes, *quality.warnings, *prepared.recipe.key_notes]:
         console.print(Text(f"  ! {note}", style="yellow"))
     _show_labels(console, quality)
-    console.print(
-        Text(
-            f"Rows that repeat an earlier one: {quality.duplicate_train_rows} for training, "
-            f"{quality.duplicate_test_rows} for testing; with another answer: {quality.contrary_train_rows} and "
-            f"{quality.contrary_test_rows}. {task.scored_noun.capitalize()}s that are asked in training "
-            f"too: {quality.overlap_normalised}, of them leaks: {quality.leaks}.",
-            style="dim",
-        )
+    said = (
+        f"Rows that repeat an earlier one: {quality.duplicate_train_rows} for training, {quality.duplicate_test_rows} "
+        f"for testing; with another answer: {quality.contrary_train_rows} and {quality.contrary_test_rows}. "
+        f"{task.scored_noun.capitalize()}s that are asked in training too: {quality.overlap_normalised}, of them "
+        f"leaks: {quality.leaks}."
     )
+    console.print(Text(said, style="dim"))
     if isinstance(tokens, str):
         console.print(Text(tokens, style="yellow"))
     else:

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import time
@@ -171,5 +172,11 @@ def test_evaluate_scores_a_run_and_its_base_model_on_the_same_rows(
     assert json.loads(scores.read_text())["score"] == tuned["score"]
     base = slimtune("evaluate", tiny_model, "--task", "banking77", "--rows", "4", "--out", tmp_path / "base")
     assert base.returncode == 0 and "n = 4" in base.stdout, base.stderr
+    other = ("--task", "banking77", "--rows", "4", "--few-shot", "1")
+    alone = slimtune("evaluate", out, *other, cwd=tmp_path)
+    told = re.search(r"Score its base on the same rows: slimtune (.*)\n", alone.stdout)
+    assert told is not None and slimtune(*shlex.split(told[1]), cwd=tmp_path).returncode == 0, alone.stdout
+    beside = slimtune("evaluate", out, *other, cwd=tmp_path).stdout
+    assert re.search(r"Tuned - base: .*on the same 4 rows: \d better, \d worse\.", beside), beside
     nothing = slimtune("evaluate", tiny_model)
     assert nothing.returncode == 2 and "--task" in nothing.stderr

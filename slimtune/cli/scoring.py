@@ -1,5 +1,6 @@
 """`slimtune evaluate`: its options, and which of them go with a served model."""
 
+import shlex
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -55,6 +56,23 @@ def evaluate(
             refuse_study(Path(target))
             folder, evaluation = evaluate_target(target, task_name=task, rows=rows, data_dir=data, **heard)
     screen.show_evaluation(console, evaluation, folder)
+    if served is None and task is not None:
+        asked = {"--task": task, "--rows": rows, "--few-shot": few_shot, "--data": data}
+        _show_base(console, target, evaluation, asked)
+
+
+def _show_base(console: Console, target: str, tuned: Any, options: dict[str, Any]) -> None:
+    """How the base of a run does on the task that its adapter was asked, or how to know it."""
+    from slimtune.pipeline import RUNS, find_target
+    from slimtune.report.against_base import against_base
+
+    found = find_target(target)
+    if found.run is None:
+        return
+    words = [str(word) for option, value in options.items() if value for word in (option, value)]
+    command = shlex.join(["slimtune", "evaluate", found.recipe.model, *words])
+    base = RUNS / f"{found.spec.key}-on-{tuned.name}"
+    console.print(against_base(tuned, base, command), markup=False, soft_wrap=True)
 
 
 @dataclass(frozen=True)

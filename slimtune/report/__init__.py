@@ -8,6 +8,7 @@ facts      memory, time, environment, data      plots       SVG and PNG
 render     HTML and Markdown                    write       all of it, into the run folder
 browse     every answer, filtered               side_by_side    several runs, compared
 live       a training that still goes on        served      the teacher that answered, the judge that scored
+against_base    a tuned model on another task, beside its base
 board      a study's leaderboard, as values     board_plots, board_page     drawn, and written
 """
 
