@@ -286,12 +286,12 @@ def test_what_was_told_holds_for_the_same_job_by_the_same_code_with_its_day_and_
     def seen(asked: Job, **kept) -> Outcome:
         (tmp_path / "job.json").write_text(json.dumps(job.as_json()))
         told.write_text(json.dumps({"measured": "2020-01-02", **kept}))
-        return ask(entry, asked, tmp_path, lambda: False)
+        return ask(entry, asked, tmp_path, lambda: False, today="2026-01-02")
 
     pace = vars(PACE)
     assert seen(job, pace=pace) == Outcome(entry, PACE, measured="2020-01-02")
     for again in (seen(job, failed=OUT_OF_MEMORY), seen(replace(job, where="other code"), pace=pace)):
-        assert "no such card" in again.failed and again.pace is None and again.measured > "2026"
+        assert "no such card" in again.failed and again.pace is None and again.measured == "2026-01-02"
 
 
 def test_a_contest_is_of_the_code_that_trains_in_it(tmp_path: Path):
@@ -338,7 +338,7 @@ def test_a_layout_that_unsloth_leaves_out_is_noticed_on_the_first_batch(tiny_mod
     """Without FlashAttention, as on a CPU, Unsloth packs nothing. TRL's own collator shows what would be right."""
     way = replace(THEIRS, collation="packed", precision="fp32", micro_batch=4)
     job = a_job(tmp_path, way, model=str(tiny_model), lengths=[20 + n % 9 for n in range(48)])
-    seen = ask(Entry(way, (CHOICE,)), job, tmp_path, lambda: False)
+    seen = ask(Entry(way, (CHOICE,)), job, tmp_path, lambda: False, today="2026-01-02")
     assert seen.failed == (
         "Unsloth was asked for packed rows, and its first batch is 1 row of 1 example: it left the layout out"
     )

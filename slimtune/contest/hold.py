@@ -5,6 +5,7 @@ import os
 import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +101,8 @@ def _everyone(
         listener.say(f"{said}{entry.way.who}: {entry.way.how}")
         warm, steps = over.optimizer_steps(entry.way, job.batch)
         folder = out / (entry.way.slug + "-tried" * tried)
-        seen = ask(entry, replace(job, way=entry.way, warm=warm, steps=steps), folder, should_stop)
+        asked, today = replace(job, way=entry.way, warm=warm, steps=steps), date.today().isoformat()
+        seen = ask(entry, asked, folder, should_stop, today=today)
         listener.say(f"    {seen.words}")
         return replace(seen, tried=tried)
 

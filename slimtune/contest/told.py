@@ -5,8 +5,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from datetime import date
 from pathlib import Path
+from typing import Any
 
 from slimtune import __version__
 from slimtune.contest.table import Outcome
@@ -26,24 +26,24 @@ def own_code(package: Path = _PACKAGE) -> str:
     return f"slimtune {__version__} (code {digest_json(files)[:12]})"
 
 
-def ask(entry: Entry, job: Job, folder: Path, should_stop: Callable[[], bool]) -> Outcome:
-    """What becomes of an entry: what it told in `folder` for the very same job, or now. Raises Interrupted."""
+def ask(entry: Entry, job: Job, folder: Path, should_stop: Callable[[], bool], *, today: str) -> Outcome:
+    """What becomes of an entry: what it told in `folder` for the very same job, or now, which is `today`. Raises
+    Interrupted."""
     asked, told = folder / "job.json", folder / "told.json"
     if not (told.is_file() and read_json(asked) == job.as_json() and "pace" in read_json(told)):
         folder.mkdir(parents=True, exist_ok=True)
         told.unlink(missing_ok=True)
         write_json(asked, job.as_json())
-        if failed := _train(folder, should_stop):
-            write_json(told, {"measured": date.today().isoformat(), "failed": failed})
+        write_json(told, {"measured": today, **_train(folder, should_stop)})
     said = read_json(told)
     pace = Pace(**said["pace"]) if "pace" in said else None
     return Outcome(entry, pace, said.get("failed", ""), measured=said["measured"])
 
 
-def _train(folder: Path, should_stop: Callable[[], bool]) -> str:
-    """Run the contestant's process. Its last words where it failed; empty where it did not."""
-    files = [str(folder / name) for name in ("job.json", "told.json")]
-    command = [sys.executable, "-P", "-m", "slimtune.engine.contestant", *files]
+def _train(folder: Path, should_stop: Callable[[], bool]) -> dict[str, Any]:
+    """Run the contestant's process: what it wrote, or "failed" with its last words."""
+    files = [folder / name for name in ("job.json", "wrote.json")]
+    command = [sys.executable, "-P", "-m", "slimtune.engine.contestant", *map(str, files)]
     with (folder / "log.txt").open("w", encoding="utf-8") as log:
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
         while process.poll() is None and not should_stop():
@@ -53,6 +53,6 @@ def _train(folder: Path, should_stop: Callable[[], bool]) -> str:
         process.wait()
         raise Interrupted("Stopped. The same command goes on with whoever has not trained yet.")
     if process.returncode == 0:
-        return ""
+        return read_json(files[1])
     lines = (folder / "log.txt").read_text(encoding="utf-8", errors="replace")[-_LAST_WORDS:].strip().splitlines()
-    return f"it ended with {process.returncode}: {lines[-1] if lines else 'without a word'}"
+    return {"failed": f"it ended with {process.returncode}: {lines[-1] if lines else 'without a word'}"}

@@ -1,5 +1,4 @@
-"""`python -m slimtune.engine.contestant JOB OUT`: OUT gets {"measured": a day, "pace": a Pace} as JSON; or "failed",
-the reason, instead of a pace."""
+"""`python -m slimtune.engine.contestant JOB OUT`: OUT gets {"pace": a Pace} as JSON, or {"failed": why}."""
 
 import math
 import os
@@ -7,7 +6,6 @@ import sys
 import threading
 import time
 from dataclasses import asdict
-from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +57,7 @@ def main(job: Path, out: Path) -> int:
         if not is_out_of_memory(error):
             raise
         said = {"failed": OUT_OF_MEMORY}
-    write_json(out, {"measured": date.today().isoformat(), **said})
+    write_json(out, said)
     return 0
 
 
