@@ -14,7 +14,7 @@ from samples import make_task
 from slimtune.check import plan_of, ready
 from slimtune.cli.benching import default_folder
 from slimtune.contest import Contest, Course, Entry, Outcome, as_markdown, entries_for, hold
-from slimtune.contest.hold import _TRIAL, _where
+from slimtune.contest.hold import _where, trial_of
 from slimtune.contest.told import ask, own_code
 from slimtune.contest.ways import CHOICE, COLLATION, OURS, finalists, refuse_levers, to_try
 from slimtune.engine.contestant.job import OUT_OF_MEMORY, OWN_CHOICE, PLAIN, SLIMTUNE, UNSLOTH, Job, Pace, Way
@@ -205,7 +205,7 @@ def test_who_may_be_the_best_is_tried_but_not_who_is_alone_or_asked_for_by_the_w
 
 def test_training_steps_are_passes_and_optimizer_steps_are_whole_and_a_trial_is_warm_before_it_is_timed():
     course = Course(50, 100)
-    assert (_TRIAL.warm, _TRIAL.timed) == (50, 20)
+    assert trial_of(Course(50, 100)) == Course(50, 20) and trial_of(Course(1, 4)) == Course(1, 4)
     assert course.optimizer_steps(replace(WAY, micro_batch=16), 16) == (50, 100)
     assert course.optimizer_steps(replace(WAY, micro_batch=8), 64) == (7, 13)
 

@@ -41,7 +41,9 @@ class Course:
         return math.ceil(self.warm / passes), math.ceil(self.timed / passes)
 
 
-_TRIAL = Course(50, 20)  # the first passes pay for lengths that are new
+def trial_of(course: Course) -> Course:
+    """A shorter one for those who are searched among; its first passes pay for lengths that are new."""
+    return Course(min(course.warm, 50), min(course.timed, 20))
 
 
 def hold(
@@ -106,7 +108,10 @@ def _everyone(
         listener.say(f"    {seen.words}")
         return replace(seen, tried=tried)
 
-    tried = {entry: outcome(entry, _TRIAL, said="Tried: ", tried=True) for entry in trial}
+    short, many = trial_of(course), len(trial)
+    tried = {
+        entry: outcome(entry, short, said=f"Trial {at} of {many}: ", tried=True) for at, entry in enumerate(trial, 1)
+    }
     speeds = {entry: one.pace.examples / one.pace.seconds if one.pace else 0.0 for entry, one in tried.items()}
     fast = finalists(speeds)
     whole = [entry for entry in entries if entry not in tried or entry in fast]
@@ -146,7 +151,8 @@ def _facts(rows: Sequence[Any], job: Job, course: Course, outcomes: Sequence[Out
     whole = sum(len(row) for batch in batches for row in batch)
     shared = sum(len(shared_prefix(batch).ids) for batch in batches)
     within = f", of which no more memory than a {job.as_gpu} has" if job.as_gpu else ""
-    short = f" Tried: {_TRIAL.warm} and {_TRIAL.timed}." if any(one.tried for one in outcomes) else ""
+    trial = trial_of(course)
+    short = f" Tried: {trial.warm} and {trial.timed}." if any(one.tried for one in outcomes) else ""
     days = listed(sorted({one.measured for one in outcomes}))
     return (
         f"{job.where}{within}; measured on {days}.",
