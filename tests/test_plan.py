@@ -59,7 +59,7 @@ def test_steps_that_were_not_used_in_fitting_are_predicted():
     shares = pacing.errors_held_out(pacing.read_timed())
     assert len(shares) >= 14 and all(0.7 < share < 1.35 for share in shares)
     contests = [row for row in pacing.read_timed() if row.use == "test" and row.setting.row_tokens == 631]
-    assert len(contests) == 7 and all(abs(row.predicted_s() / row.step_s - 1) < 0.1 for row in contests)
+    assert len(contests) >= 10 and all(abs(row.predicted_s() / row.step_s - 1) < 0.1 for row in contests)
 
 
 @pytest.mark.parametrize("gpu", ["T4", "RTX 4090", "H200"])
