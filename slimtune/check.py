@@ -161,8 +161,8 @@ def plan_of(
     pinned = {"micro_batch": train.micro_batch, "quantisation": train.quantisation, "collation": layout}
     plan, yarn = make_plan(spec, **given, **pinned), yarn_for(spec, recipe.context)
     kept, notes = {"quantisation": quantisation} if quantisation else {}, [yarn.note] if yarn else []
-    chose_16bit = train.quantisation == "auto" and plan.gpu and plan.quantisation == "16bit"
-    if chose_16bit and not holds_needles(spec, plan, yarn):
+    free_to = train.quantisation == "auto" and quantisation != "16bit"  # a run keeps what it began with
+    if free_to and plan.gpu and plan.quantisation == "16bit" and not holds_needles(spec, plan, yarn):
         kept = {"quantisation": "4bit"}
         notes.append("4-bit weights: beside 16-bit ones the long-context check does not fit.")
     plan = make_plan(spec, **given, **{**pinned, **kept}) if kept else plan

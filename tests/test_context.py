@@ -82,6 +82,8 @@ def test_weights_are_in_4_bits_where_16_leave_no_room_for_what_will_be_asked(tmp
         before = plan_of(prepared, gpu=get_gpu("a100-40gb"))
         plans[length] = plan_of(prepared, gpu=get_gpu("a100-40gb"), quantisation=before.quantisation)  # as a run does
         assert plans[length].notes == before.notes
+    with pytest.raises(UserError, match="keys and values"):  # a run that began with 16-bit weights does not change them
+        plan_of(prepared, gpu=get_gpu("a100-40gb"), quantisation="16bit")
     assert [plan.quantisation for plan in plans.values()] == ["16bit", "4bit"]
     told = [[note for note in plan.notes if "beside 16-bit ones" in note] for plan in plans.values()]
     assert [len(notes) for notes in told] == [0, 1] and plans[131072].fits
