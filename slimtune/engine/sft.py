@@ -6,7 +6,8 @@ run see what an unbroken one sees.
 """
 
 from unsloth import FastLanguageModel  # noqa: I001  first: it patches what the others import
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,6 +24,16 @@ from slimtune.errors import Interrupted
 __all__ = ["Settings", "StepReport", "TrainResult", "count_steps", "row_order", "train"]
 
 
+@contextmanager
+def _given_back() -> Iterator[None]:
+    """After a function is left: a trainer and its callbacks hold each other, and with them the optimizer's moments."""
+    try:
+        yield
+    finally:
+        release()
+
+
+@_given_back()
 def train(
     loaded: Loaded,
     rows: Sequence[Encoded],
@@ -38,21 +49,6 @@ def train(
     Raises Diverged (exit 71), CannotWrite (73), Interrupted (75, after a checkpoint) and UserError where one row alone
     does not fit the memory.
     """
-    try:
-        return _train(loaded, rows, settings, folder, on_step, should_stop, say)
-    finally:
-        release()  # a trainer and its callbacks hold each other, and with them the optimizer's moments
-
-
-def _train(
-    loaded: Loaded,
-    rows: Sequence[Encoded],
-    settings: Settings,
-    folder: Path,
-    on_step: Callable[[StepReport], None],
-    should_stop: Callable[[], bool],
-    say: Callable[[str], None],
-) -> TrainResult:
     steps = count_steps(len(rows), epochs=settings.epochs, batch=settings.batch)
     checkpoint, notes = newest_whole(folder)
     for note in notes:
