@@ -66,9 +66,13 @@ class Frame:
         larger &= bool(least.ahead) == bool(self.ahead) and self.ahead - least.ahead < self.longest_prefix
         return larger and self.own - least.own <= min(self.longest_suffix, self.longest_group)
 
+    def is_near(self, least: "Frame", times: float = 9 / 8) -> bool:
+        """Whether it has no more than `times` as many tokens, and two blocks, which are always worth it."""
+        return self.tokens <= times * least.tokens + 2 * _BLOCK
+
     def holds(self, least: "Frame") -> bool:
         """Whether it fits, and not much more than an eighth of the tokens are filling."""
-        return self.fits(least) and 8 * self.tokens <= 9 * least.tokens + 16 * _BLOCK
+        return self.fits(least) and self.is_near(least)
 
     @property
     def tokens(self) -> int:

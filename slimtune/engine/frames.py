@@ -12,7 +12,6 @@ from slimtune.engine.frame import Frame
 MOST = 20  # graphs that are kept: each takes some of the card outside of what torch reserves
 _CAPTURE = 5000  # tokens that are computed in the time of a capture: of a 4B model, on an H200
 _FILLING = (17 / 16, 9 / 8, 5 / 4, 3 / 2, 2, 4)  # times as many tokens, in a frame, as its shortest row has
-_LITTLE = 256  # tokens of filling that are always worth it
 
 
 def frames_for(needs: Sequence[Frame], *, times: float) -> tuple[Frame, ...]:
@@ -36,7 +35,7 @@ def _covering(needs: Sequence[Frame], filling: float) -> list[Frame]:
         members = left[:1]
         for need in (need for need in left[1:] if bool(need.ahead) == bool(members[0].ahead)):
             frame = Frame.over([*members, need])
-            if frame.tokens <= min(most, filling * need.tokens + _LITTLE):
+            if frame.tokens <= most and frame.is_near(need, filling):
                 members.append(need)
         frames.append(Frame.over(members))
         left = [need for need in left if need not in members]
