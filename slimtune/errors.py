@@ -21,6 +21,10 @@ class UserError(SlimtuneError):
     exit_code = 2
 
 
+class DoesNotFit(UserError):
+    """What is asked needs more memory than the card has: on a larger one it may fit."""
+
+
 class ServiceAway(SlimtuneError):
     """A hub, teacher or judge did not answer. Retry later."""
 

@@ -20,7 +20,7 @@ from slimtune.cli.options import CardOption, DataOption, OutOption, RecipeArgume
 from slimtune.cli.ranking import rank, recommend
 from slimtune.cli.scoring import evaluate
 from slimtune.cli.sweeping import sweep
-from slimtune.errors import SlimtuneError, UserError
+from slimtune.errors import DoesNotFit, SlimtuneError, UserError
 
 gc.freeze()
 gc.enable()
@@ -114,9 +114,9 @@ def plan(
         asked = forecast.Asked(card, context, batch, rank, tuple(overrides), data)
         try:
             _plan_for(console, what, asked, every=every, measure=measure)
-        except UserError as error:
-            if len(cards) == 1 or card not in str(error):
-                raise  # of what is asked, not of this card
+        except DoesNotFit as error:
+            if len(cards) == 1:
+                raise
             screen.show_error(console, error)
             refused.append(card)
         if card != cards[-1]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from slimtune.errors import Problem, SlimtuneError, UserError
+from slimtune.errors import DoesNotFit, Problem, SlimtuneError, UserError
 from slimtune.files import read_json
 from slimtune.models import ModelSpec
 from slimtune.plan.memory import answering_gib
@@ -92,7 +92,7 @@ def holds_needles(spec: ModelSpec, plan: Plan, yarn: Yarn | None) -> bool:
 
 
 def refuse_needles(spec: ModelSpec, plan: Plan, yarn: Yarn | None) -> None:
-    """Raises UserError where the long-context check does not fit, with the length that would."""
+    """Raises DoesNotFit where the long-context check does not fit, with the length that would."""
     if holds_needles(spec, plan, yarn):
         return
     most, step = 0, 1024
@@ -100,7 +100,7 @@ def refuse_needles(spec: ModelSpec, plan: Plan, yarn: Yarn | None) -> None:
         most += step
     needs = answering_gib(spec, plan.setting, yarn.length)
     fix = f"Set `{_line(most, 'yarn')}`, or take" if most > spec.native_context else "Take"
-    raise UserError(
+    raise DoesNotFit(
         f"{spec.label} trains on rows of {yarn.length:,} tokens here, and cannot be asked as much: the long-context "
         f"check needs {needs:.0f} GiB, most for keys and values, and has {plan.room_gib:.1f}. {fix} a larger card."
     )

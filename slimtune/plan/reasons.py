@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from slimtune.errors import UserError
+from slimtune.errors import DoesNotFit
 from slimtune.gpus import DetectedGpu, GpuSpec
 from slimtune.models import ModelSpec
 from slimtune.plan.fastest import Candidate
@@ -53,7 +53,7 @@ def _card_notes(spec: ModelSpec, chosen: Setting, gpu: GpuSpec | DetectedGpu, as
     return notes
 
 
-def refusal(spec: ModelSpec, smallest: Setting, gpu: GpuSpec | DetectedGpu | None, room_gib: float) -> UserError:
+def refusal(spec: ModelSpec, smallest: Setting, gpu: GpuSpec | DetectedGpu | None, room_gib: float) -> DoesNotFit:
     """What the smallest setting needs, what there is, and the knobs that help, each with its number."""
 
     def needs(setting: Setting) -> str:
@@ -71,7 +71,7 @@ def refusal(spec: ModelSpec, smallest: Setting, gpu: GpuSpec | DetectedGpu | Non
     if smallest.micro_batch > 1:
         knobs.append(f"micro_batch 1: {needs(dataclasses.replace(smallest, micro_batch=1))}")
     already = " with 4-bit weights" if smallest.quantisation == "4bit" else ""
-    return UserError(
+    return DoesNotFit(
         f"{spec.label} does not fit: it needs up to {needs(smallest)}{already}, "
         f"{smallest.micro_batch} row(s) of {smallest.row_tokens} tokens at a time and lora.r {smallest.lora_r}, "
         f"and {where}. What would help: {'; '.join(knobs)}; or a smaller model or a larger card."
