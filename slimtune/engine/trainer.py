@@ -17,6 +17,7 @@ from slimtune.engine.answers import loss_on_answers
 from slimtune.engine.arguments import arguments
 from slimtune.engine.checkpoint import Misses, write_checkpoint
 from slimtune.engine.collate import Batch, check_asked, padded, shared_prefix
+from slimtune.engine.compiled import graphs_compiled
 from slimtune.engine.row_steps import RowSteps
 from slimtune.engine.load import Loaded
 from slimtune.engine.memory import is_out_of_memory, release
@@ -73,8 +74,7 @@ class RowTrainer(SFTTrainer):
     @property
     def made(self) -> int:
         """Graphs that were compiled or captured so far."""
-        compiled = torch._dynamo.utils.counters["stats"]["unique_graphs"]
-        return int(compiled) + (self.row_steps.replays.captured if self.row_steps else 0)
+        return graphs_compiled() + (self.row_steps.replays.captured if self.row_steps else 0)
 
     def floating_point_ops(self, inputs: Any) -> int:
         return 0

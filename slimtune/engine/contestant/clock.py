@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import torch
 
+from slimtune.engine.compiled import graphs_compiled
 from slimtune.engine.contestant.job import Job, Pace
 from slimtune.errors import UserError
 
@@ -67,7 +68,7 @@ class Clock:
 
     def _made(self) -> int:
         """Graphs that were compiled or captured so far."""
-        return int(torch._dynamo.utils.counters["stats"]["unique_graphs"]) + self.captures()
+        return graphs_compiled() + self.captures()
 
     def _wait(self) -> None:
         if self.cuda:
