@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 from children import until
+from quiet import is_quiet
 
 from slimtune.errors import UserError
 
@@ -255,7 +256,7 @@ def test_a_change_is_answered_within_300_ms(app: App, browser) -> None:
     page.choose("#card", "T4")
     page.wait_text("#outcome", "fits the T4")
     page.page.evaluate(WATCH)
-    took = []
+    quiet, took = is_quiet(), []
     for rank, gib in (("32", "0.04"), ("64", "0.07"), ("128", "0.15"), ("8", "0.01")):
         page.page.locator("#rank input").click()
         page.page.get_by_role("option", name=rank, exact=True).click()
@@ -263,7 +264,7 @@ def test_a_change_is_answered_within_300_ms(app: App, browser) -> None:
         took.append(page.page.evaluate("window.seen.answered - window.seen.pressed"))
     page.close()
     print("milliseconds to an answer:", [round(ms) for ms in took])
-    assert sorted(took)[1] < 300, took
+    assert sorted(took)[1] < (300 if quiet else 1500), took
 
 
 def test_rows_of_ones_own_are_kept_read_and_planned_for_and_never_run_as_a_page(
@@ -302,18 +303,6 @@ def test_two_pages_show_the_same_and_a_page_that_is_loaded_again_too(app: App, b
     other.close()
 
 
-def idle_share(seconds: float) -> float:
-    """How much of all cores nobody uses."""
-
-    def counted() -> list[int]:
-        return [int(ticks) for ticks in Path("/proc/stat").read_text().split("\n")[0].split()[1:9]]
-
-    before = counted()
-    time.sleep(seconds)
-    spent = [now - then for now, then in zip(counted(), before, strict=True)]
-    return (spent[3] + spent[4]) / sum(spent)  # idle, and waiting for a disk
-
-
 def test_the_app_is_there_within_three_seconds_without_torch(
     tmp_path: Path, browser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -322,7 +311,7 @@ def test_the_app_is_there_within_three_seconds_without_torch(
     folder = tmp_path / "work"
     folder.mkdir()
     App(folder).close()  # the first start after an installation compiles what it imports
-    quiet, took = idle_share(0.5) > 0.9, []
+    quiet, took = is_quiet(), []
     while len(took) < 3 and min(took, default=99) > 3:  # what else runs only adds
         app = App(folder)
         page = Page(browser, app.url)
@@ -334,7 +323,7 @@ def test_the_app_is_there_within_three_seconds_without_torch(
         page.close()
         app.close()
     assert "libtorch" not in maps
-    most = 3 if quiet and idle_share(0.5) > 0.9 else 15
+    most = 3 if quiet and is_quiet() else 15
     assert min(took) < most, f"{min(took):.1f} s, and {most} s is the most while the machine is this quiet"
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from quiet import is_quiet
 
 from slimtune.draft import (
     Draft,
@@ -72,13 +73,13 @@ def test_numbers_that_look_like_words_and_words_that_look_like_numbers_keep_thei
 def test_a_change_is_answered_at_once_and_the_plan_is_that_of_the_recipe() -> None:
     first = outlook(DRAFT, get_gpu("t4"))
     assert not first.problems and first.forecast.plan.gpu == "T4" and first.forecast.detectable > 0
-    took = []
+    quiet, took = is_quiet(), []
     for rank in (16, 32, 64):
         began = time.monotonic()
         second = outlook(replace(DRAFT, rank=rank), get_gpu("t4"))
         lines = every_model(second.prepared, get_gpu("t4"))
         took.append(time.monotonic() - began)
-    assert min(took) < 0.3, f"the rows are read once: {took}"
+    assert min(took) < (0.3 if quiet else 1.5), f"the rows are read once: {took}"
     assert second.forecast.plan.parts_gib["LoRA weights"] > 3 * first.forecast.plan.parts_gib["LoRA weights"]
     assert next(line.plan for line in lines if line.spec.key == "qwen3-4b").peak_gib == second.forecast.plan.peak_gib
     assert any(not line.plan and "GiB" in line.why for line in lines), "32B does not fit a T4"
