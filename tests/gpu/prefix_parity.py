@@ -95,6 +95,9 @@ def check(key: str, loaded) -> None:
     lost = {name: untold(found) for name, found in rows.items()} if layers else {}
     if layers:
         loaded.model.float()
+    for module in loaded.model.modules():  # Unsloth's tables of positions have grown in bf16
+        if forget := getattr(module, "_init_rope_cache_state", None):
+            forget(torch.float32)
     for name, found in rows.items():
         with torch.compiler.set_stance("force_eager"):
             truth = gradient([padded([row], pad_id=0) for row in found], torch.float32)
