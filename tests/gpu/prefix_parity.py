@@ -21,8 +21,7 @@ def main(keys: list[str], folder: Path, tokenizer: Path) -> None:
     for key in keys:
         spec = families.original(key)
         families.write_model(spec, folder / key, tokenizer)
-        # asked for fp32, Unsloth takes a family that overflows in fp16 another way
-        check(key, families.loaded_from(folder / key, precision="fp32" if spec.fast_path else "bf16"))
+        check(key, families.loaded_from(folder / key, precision="bf16"))
 
 
 def check(key: str, loaded) -> None:
@@ -93,11 +92,7 @@ def check(key: str, loaded) -> None:
 
     apart = {name: rough(name, found) for name, found in rows.items()}
     lost = {name: untold(found) for name, found in rows.items()} if layers else {}
-    if layers:
-        loaded.model.float()
-    for module in loaded.model.modules():  # Unsloth's tables of positions have grown in bf16
-        if forget := getattr(module, "_init_rope_cache_state", None):
-            forget(torch.float32)
+    in_fp32(loaded.model)
     for name, found in rows.items():
         with torch.compiler.set_stance("force_eager"):
             truth = gradient([padded([row], pad_id=0) for row in found], torch.float32)
@@ -106,6 +101,17 @@ def check(key: str, loaded) -> None:
         off |= {"untold": lost[name]} if layers else {}
         print(json.dumps({"key": key, "case": name, "norm": truth.norm().item(), **off}), flush=True)
     print(json.dumps({"key": key, "captured": graphs.captured, "capturing": graphs.capturing}), flush=True)
+
+
+def in_fp32(model) -> None:
+    """The weights, what Unsloth's layers take for their type, and their tables of positions."""
+    import torch
+
+    model.float()
+    model.config.dtype = torch.float32
+    for module in model.modules():
+        if forget := getattr(module, "_init_rope_cache_state", None):
+            forget(torch.float32)
 
 
 if __name__ == "__main__":
