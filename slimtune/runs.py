@@ -84,6 +84,7 @@ def open_run(folder: Path, identity: Mapping[str, Any]) -> Iterator[Run]:
             sweep(folder)
         _same_run(folder, identity)
         with writing(folder, only=DISK_GONE):  # whoever meets the full disk: a plot, a library's log
+            _sign(owner)
             yield Run(folder)
 
 
@@ -110,6 +111,10 @@ def _own(folder: Path, owner: BinaryIO) -> None:
             f"{named.get('since', '?')}. Wait for it, stop it, or choose another --out."
         )
     owner.truncate(0)
+
+
+def _sign(owner: BinaryIO) -> None:
+    """Say who owns the folder: once its run is known to be this one, for whoever waits for that goes away then."""
     me = {"pid": os.getpid(), "host": socket.gethostname(), "since": datetime.now(UTC).isoformat(timespec="seconds")}
     owner.write(json.dumps(me).encode())
 
