@@ -4,7 +4,8 @@ and how small a difference the test rows could show. Arithmetic on shapes; nothi
 
 import re
 import tempfile
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,8 @@ class Load:
     rank: int
     batch: int
     prefix_tokens: int = 0  # of the beginning that all rows share
-    lengths: tuple[int, ...] = ()  # of all rows, where they are known
+    # of micro-batches of each size, where rows are known
+    largest: Mapping[int, tuple[int, int]] = field(default_factory=dict)
 
     @property
     def examples(self) -> float:
@@ -202,7 +204,7 @@ def load_of(prepared: Ready) -> Load:
     lengths = counted.lengths
     return Load(
         len(lengths), recipe.train.epochs, max(lengths), sum(lengths) / len(lengths), max(counted.answers),
-        recipe.lora.r, prepared.batch, counted.prefix, tuple(lengths),
+        recipe.lora.r, prepared.batch, counted.prefix, counted.largest(recipe, batch=prepared.batch),
     )  # fmt: skip
 
 
@@ -258,7 +260,7 @@ def line_of(spec: ModelSpec, card: Card | None, load: Load) -> Line:
         plan = make_plan(
             spec, gpu=card, lora_r=load.rank, context_tokens=load.longest_row_tokens, batch=load.batch, rows=load.rows,
             epochs=load.epochs, row_tokens_mean=load.row_tokens_mean, longest_answer_tokens=load.longest_answer_tokens,
-            prefix_tokens=load.prefix_tokens, lengths=load.lengths,
+            prefix_tokens=load.prefix_tokens, largest=load.largest,
         )  # fmt: skip
     except UserError:
         smallest = _smallest(spec, card, load.rank, load.longest_row_tokens)

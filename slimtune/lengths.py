@@ -1,12 +1,14 @@
 """How long are the rows, in tokens? Counted where the model's tokenizer is at hand, else guessed from characters."""
 
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from slimtune.data import Example
 from slimtune.errors import SlimtuneError, UserError
 from slimtune.models import ModelSpec
+from slimtune.plan import powers_of_two_dividing
 from slimtune.recipe import Recipe
 from slimtune.tasks import Task
 
@@ -15,11 +17,29 @@ _CHARACTERS_PER_TOKEN = 3.0  # for a first plan, before a tokenizer has counted;
 
 @dataclass(frozen=True)
 class RowTokens:
-    """Training rows counted in tokens: prompt with answer, the answer alone, and what all prompts begin with."""
+    """Training rows counted in tokens: prompt with answer, the answer alone, and what all prompts begin with. `prompts`
+    are of tokens, or of characters that are guessed to be `unit` of a token each."""
 
     lengths: Sequence[int]
     answers: Sequence[int]
     prefix: int
+    prompts: Sequence[Sequence[Any]] = field(repr=False)
+    unit: float
+
+    def largest(self, recipe: Recipe, *, batch: int) -> dict[int, tuple[int, int]]:
+        """Of rows that are computed together, so many at a time, in the order of a run: the tokens of prefixes and of
+        the rest, where these are most; for every size that a plan may choose."""
+        from slimtune.engine.groups import largest_part, parts_of_batches
+        from slimtune.engine.schedule import row_order
+
+        order = row_order(len(self.lengths), epochs=recipe.train.epochs, seed=recipe.seed).tolist()
+        lengths = [min(length, recipe.context.length) / self.unit for length in self.lengths]
+        asked, found = recipe.train.micro_batch, {}
+        for size in [asked] if asked else powers_of_two_dividing(batch):
+            parts = parts_of_batches(order, batch=batch, micro_batch=size)
+            _, ahead, own = largest_part(parts, self.prompts, lengths)
+            found[size] = round(ahead * self.unit), math.ceil(own * self.unit)
+        return found
 
 
 @dataclass(frozen=True)
@@ -50,6 +70,8 @@ def guess_tokens(train: Sequence[Example]) -> RowTokens:
         [round((len(p) + a) / _CHARACTERS_PER_TOKEN) + 32 for p, a in zip(prompts, answers, strict=True)],
         [round(count / _CHARACTERS_PER_TOKEN) + 8 for count in answers],
         round(prefix_length(prompts) / _CHARACTERS_PER_TOKEN),
+        prompts,
+        1 / _CHARACTERS_PER_TOKEN,
     )
 
 
@@ -57,8 +79,8 @@ def count_rows(rows: Sequence[Any]) -> RowTokens:
     """Of rows that are tokens already (engine/render.py: `Encoded`)."""
     from slimtune.engine.groups import prefix_length
 
-    shared = prefix_length([row.prompt for row in rows])
-    return RowTokens([len(row) for row in rows], [len(row.answer) for row in rows], shared)
+    prompts = [row.prompt for row in rows]
+    return RowTokens([len(row) for row in rows], [len(row.answer) for row in rows], prefix_length(prompts), prompts, 1)
 
 
 def local_renderer(spec: ModelSpec, recipe: Recipe, *, say: Callable[[str], None]) -> Any:
@@ -91,6 +113,8 @@ def count_tokens(spec: ModelSpec, task: Task, recipe: Recipe, *, say: Callable[[
         counted.lengths,
         counted.answers,
         counted.prefix,
+        counted.prompts,
+        counted.unit,
         sum(length > recipe.context.length for length in counted.lengths),
         sum(counted.answers) / sum(counted.lengths),
         tuple(((text(row.prompt), False), (text(row.answer), True)) for row in shown.values()),

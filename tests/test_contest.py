@@ -42,7 +42,8 @@ def a_job(folder: Path, way: Way = THEIRS, *, model: str = "qwen3-4b", lengths: 
     """Rows of so many tokens, the last of them the answer."""
     file = folder / "rows.json"
     file.write_text(json.dumps([[[100 + n % 50] * (length - 1), [7]] for n, length in enumerate(lengths)]))
-    given = {"shape": None, "as_gpu": None, "where": "here", "window": 512, "batch": 16, "warm": 1, "steps": 4}
+    given = dict.fromkeys(("revision", "shape", "as_gpu"))
+    given |= {"where": "here", "window": 512, "batch": 16, "warm": 1, "steps": 4}
     return Job(way, model, rows=str(file), rows_sha256="", r=4, lr=1e-2, seed=3, **given | asked)
 
 

@@ -11,8 +11,10 @@ from slimtune.engine import decode, load, lora, sft, source
 from slimtune.engine.checkpoint import checkpoints, newest_whole
 from slimtune.engine.collate import padded, prefix_groups, prefix_length, shared_prefix
 from slimtune.engine.generate import generate
+from slimtune.engine.groups import largest_part, parts_of_batches
 from slimtune.engine.memory import is_out_of_memory
-from slimtune.engine.render import make_renderer
+from slimtune.engine.render import Encoded, make_renderer
+from slimtune.engine.schedule import row_order
 from slimtune.engine.watch import Watch
 from slimtune.errors import Diverged, Interrupted, SlimtuneError, UserError
 from slimtune.models import get_model
@@ -203,6 +205,29 @@ def test_no_other_cut_of_sorted_prompts_saves_more_tokens() -> None:
 def test_two_instructions_are_two_groups() -> None:
     prompts = [(*start, *own) for own in ((7, 8), (8, 7), (9, 9)) for start in (range(20), range(100, 130))]
     assert prefix_groups(prompts) == [[0, 2, 4], [1, 3, 5]]
+
+
+def test_what_is_most_at_a_time_is_the_largest_row_that_a_run_lays_out() -> None:
+    rng = np.random.default_rng(5)
+
+    def encoded(start: tuple[int, ...]) -> Encoded:
+        own = rng.integers(100, 999, int(rng.integers(2, 30)))
+        return Encoded("", (*start, *own.tolist()), (1, 2))
+
+    alike = [encoded(tuple(range(40))) for _ in range(90)]
+    passages = [tuple(range(first, first + 60)) for first in range(1000, 3000, 100)]
+    apart = [encoded(passages[int(rng.integers(20))]) for _ in range(90)]
+    for rows in (alike, apart, [alike[0]]):
+        prompts, lengths = [row.prompt for row in rows], [*map(len, rows)]
+        order = row_order(len(rows), epochs=2, seed=3).tolist()
+        for size in (8, 4, 1):
+            parts = parts_of_batches(order, batch=8, micro_batch=size)
+            assert [row for part in parts for row in part] == order and max(map(len, parts)) <= size
+            part, ahead, own = largest_part(parts, prompts, lengths)
+            laid_out = {tuple(one): shared_prefix([rows[index] for index in one]) for one in parts}
+            found = laid_out[tuple(part)]
+            assert (ahead, own) == (found.ahead, len(found.ids) - found.ahead)
+            assert ahead + own == max(len(one.ids) for one in laid_out.values())
 
 
 def test_fifty_steps_take_the_same_losses_with_shared_prefixes_as_without(tiny_model, task, tmp_path: Path) -> None:

@@ -83,7 +83,7 @@ def test_room_is_kept_for_captured_steps():
     smallest = dataclasses.replace(on_gpu("16bit", "bf16", False, 1, 640, 64), prefix_tokens=600)
     found = candidates(
         get_model("qwen3-1.7b"), smallest, get_gpu("L4"), layouts=["shared-prefix", "padded"], weights=["16bit"],
-        sizes=[8], lengths=(), row_tokens=630.0, batch=8, room_gib=22.0,
+        sizes=[8], largest={}, row_tokens=630.0, batch=8, room_gib=22.0,
     )  # fmt: skip
     replayed = [one for one in found if is_replayed(get_model("qwen3-1.7b"), one.setting)]
     assert len(found) > 4 and len(replayed) == 1
@@ -91,11 +91,11 @@ def test_room_is_kept_for_captured_steps():
         assert one.fits(one.high_gib + 0.2) and one.fits(one.high_gib + 0.05) == (one not in replayed)
 
 
-def test_rows_that_are_known_are_planned_by_their_own_lengths_and_not_all_by_the_longest():
+def test_rows_that_are_known_are_planned_by_what_is_computed_together_and_not_all_by_the_longest():
     shared = {"prefix_tokens": 600, "longest_row_tokens": 1000, "batch": 64, "collation": "shared-prefix"}
     longest = plan_for("smollm2-135m-instruct", "H200", **shared)
-    known = plan_for("smollm2-135m-instruct", "H200", lengths=[1000, *[620] * 199], **shared)
-    assert known.own_tokens == 400 + 63 * 20 and known.micro_batch == 64
+    known = plan_for("smollm2-135m-instruct", "H200", largest={64: (600, 400 + 63 * 20)}, **shared)
+    assert known.largest == (600, 1660) and known.micro_batch == 64
     assert known.setting.tokens < longest.setting.tokens / 4
     assert known.peak_gib["expected"] < longest.peak_gib["expected"]
 
@@ -172,14 +172,14 @@ def test_rows_in_frames_are_planned_as_such_with_or_without_a_prefix():
     assert not padded.setting.framed
     # measured: 2.81 GiB reserved, the 64 longest of 2,000 rows of Banking77, rank 64
     near = Setting("16bit", "bf16", False, 64, 689, 64, cuda=True, answer_tokens=12, prefix_tokens=604,
-                   own_tokens=3917, framed=True, optimizer="adamw")  # fmt: skip
+                   largest=(604, 3917), framed=True, optimizer="adamw")  # fmt: skip
     assert sum(parts_gib(get_model("smollm2-135m-instruct"), near).values()) == pytest.approx(2.81, rel=0.05)
 
 
 def test_on_a_card_without_flash_attention_frames_take_the_room_of_another_kernel():
     """Its gradients of queries have room for the longest in every sequence: one long row of 64 makes it large."""
     spec, even = get_model("smollm2-135m-instruct"), on_gpu("16bit", "bf16", False, 64, 640, 64)
-    even = dataclasses.replace(even, prefix_tokens=600, own_tokens=64 * 40, framed=True)
+    even = dataclasses.replace(even, prefix_tokens=600, largest=(600, 64 * 40), framed=True)
     uneven = dataclasses.replace(even, row_tokens=2600)
 
     def more(setting):
@@ -190,7 +190,7 @@ def test_on_a_card_without_flash_attention_frames_take_the_room_of_another_kerne
 
     assert more(even) == pytest.approx(65 * 128 + 2560) and more(uneven) == pytest.approx(65 * 2048 + 2560)
     assert more(dataclasses.replace(even, framed=False)) == 0
-    alone = dataclasses.replace(even, micro_batch=1, own_tokens=None)
+    alone = dataclasses.replace(even, micro_batch=1, largest=None)
     assert more(alone) == pytest.approx(2 * 640 + 128)
 
 
@@ -389,3 +389,20 @@ def test_rows_share_no_prefix_where_entries_are_dropped_unless_that_is_asked_for
 
     assert plan().collation == "padded" and "lora.dropout is above 0" in " ".join(plan().notes)
     assert plan(collation="shared-prefix").collation == "shared-prefix"
+
+
+def test_rows_that_share_in_groups_are_planned_by_what_groups_share():
+    """Questions about few databases, each behind its schema: of all rows that is little, of a batch's it is most."""
+
+    def plan(task):
+        document = {"model": "qwen3-4b", "task": task, "train": {"batch": 16, "quantisation": "16bit"},
+                    "data": {"skip_bad": True}, "context": 2048}  # fmt: skip
+        return plan_of(ready(check_recipe(Document(document), "r.yaml")), gpu=get_gpu("H200"))
+
+    grouped, alike = plan("text2sql"), plan("smart_home")
+    rows = grouped.micro_batch * (grouped.longest_row_tokens - grouped.prefix_tokens)
+    assert grouped.micro_batch == 16 and sum(grouped.largest) < rows / 3 and grouped.largest[0] > grouped.prefix_tokens
+    assert alike.largest[0] == alike.prefix_tokens
+    assert sum(alike.largest) <= alike.prefix_tokens + 16 * (alike.longest_row_tokens - alike.prefix_tokens)
+    ungrouped = dataclasses.replace(grouped.setting, largest=None)
+    assert sum(parts_gib(get_model("qwen3-4b"), ungrouped).values()) > 2 * grouped.peak_gib["expected"]

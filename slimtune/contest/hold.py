@@ -79,8 +79,8 @@ def hold(
         out.mkdir(parents=True, exist_ok=True)
         write_json(file, [[row.prompt, row.answer] for row in rows])
     job = Job(
-        entries[0].way, recipe.model, shape, as_gpu.name if as_gpu else None, str(file.resolve()), digest_file(file),
-        _where(card), recipe.context.length, recipe.lora.r, plan.batch, recipe.train.lr, recipe.seed,
+        entries[0].way, recipe.model, recipe.revision, shape, as_gpu.name if as_gpu else None, str(file.resolve()),
+        digest_file(file), _where(card), recipe.context.length, recipe.lora.r, plan.batch, recipe.train.lr, recipe.seed,
         course.warm, course.timed,
     )  # fmt: skip
     outcomes = _everyone(entries, to_try(entries, only=only), job, course, out, listener, should_stop)

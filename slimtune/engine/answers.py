@@ -29,3 +29,19 @@ def loss_on_answers(model: Any, batch: Batch, *, items: torch.Tensor) -> torch.T
         return model(**asked, labels=labels, num_items_in_batch=items).loss
     finally:
         hook.remove()
+
+
+def freeze_routing(model: Any) -> None:
+    """Leave a mixture's balancing loss out: TRL adds it by default, and the routers that it would balance are frozen.
+    It also fails when the model answers, on a mask that covers more than the newest token (transformers 5.17)."""
+    config = model.config.get_text_config()
+    if hasattr(config, "output_router_logits"):
+        config.output_router_logits = False
+
+
+def attach_scaler(trainer: Any, model: Any) -> None:
+    """Tell Unsloth's fused loss the fp16 scale. It saves gradients in fp16 in the forward pass, where they would
+    underflow without; Unsloth does this in `compute_loss`, which whole batches pass by."""
+    from unsloth.models._utils import _unsloth_attach_accelerator_scaler
+
+    _unsloth_attach_accelerator_scaler(trainer, model)

@@ -141,16 +141,17 @@ def load_hollow(
 def measure_setting(spec: ModelSpec, setting: Setting, folder: Path, *, yarn: Yarn | None) -> Measured:
     """What a setting takes on this card. Raises UserError where it does not fit."""
     loaded = load_hollow(spec, setting, folder, window=setting.row_tokens, yarn=yarn, skip=None)
-    evenly = setting.row_tokens
-    if setting.own_tokens is not None:
-        evenly = setting.prefix_tokens + math.ceil(setting.own_tokens / setting.micro_batch)
+    evenly, shared = setting.row_tokens, setting.prefix_tokens
+    if setting.largest is not None:  # as many tokens in all, of rows that share one prefix and are no longer
+        shared = min(setting.largest[0], setting.row_tokens - 2)
+        evenly = shared + math.ceil((sum(setting.largest) - shared) / setting.micro_batch)
     return measure_steps(
         loaded,
         micro_batch=setting.micro_batch,
         row_tokens=evenly,
-        answer_tokens=min(setting.supervised // setting.micro_batch, max(1, evenly - setting.prefix_tokens - 1)),
+        answer_tokens=min(setting.supervised // setting.micro_batch, max(1, evenly - shared - 1)),
         optimizer=setting.optimizer,
-        prefix_tokens=setting.prefix_tokens,
+        prefix_tokens=shared,
         collation="shared-prefix" if setting.framed else "padded",
     )
 

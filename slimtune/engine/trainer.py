@@ -13,11 +13,12 @@ from torch.utils.data import DataLoader
 from transformers import PrinterCallback, TrainerCallback
 from trl import SFTTrainer
 
-from slimtune.engine.answers import loss_on_answers
+from slimtune.engine.answers import attach_scaler, freeze_routing, loss_on_answers
 from slimtune.engine.arguments import arguments
 from slimtune.engine.checkpoint import Misses, write_checkpoint
 from slimtune.engine.collate import Batch, check_asked, padded, shared_prefix
 from slimtune.engine.compiled import graphs_compiled
+from slimtune.engine.groups import largest_part, parts_of_batches
 from slimtune.engine.row_steps import RowSteps
 from slimtune.engine.load import Loaded
 from slimtune.engine.memory import is_out_of_memory, release
@@ -51,7 +52,7 @@ class RowTrainer(SFTTrainer):
         self.step_tokens = self.step_supervised = 0
         self.misses = Misses(say)
         order = row_order(len(rows), epochs=settings.epochs, seed=settings.seed).tolist()
-        self.batches = [order[start : start + settings.batch] for start in range(0, len(order), settings.batch)]
+        self.batches = parts_of_batches(order, batch=settings.batch, micro_batch=settings.batch)
         super().__init__(
             model=loaded.model,
             args=arguments(settings, steps, folder, loaded),
@@ -91,11 +92,12 @@ class RowTrainer(SFTTrainer):
         """Have frames chosen for the run's rows, by some of its batches: the same ones wherever it goes on."""
         if self.row_steps:
             every = math.ceil(len(self.batches) / _SEEN)
-            seen = [[self.rows[index] for index in batch] for batch in self.batches[::every]]
-            self.row_steps.expect([part for batch in seen for part in self._parts(batch)], times=every)
+            seen = [self.rows[index] for batch in self.batches[::every] for index in batch]
+            self.row_steps.expect(self._parts(seen), times=every)
 
-    def _parts(self, batch: Sequence[Encoded]) -> list[Sequence[Encoded]]:
-        return [batch[start:][: self.result.micro_batch] for start in range(0, len(batch), self.result.micro_batch)]
+    def _parts(self, rows: Sequence[Any]) -> list[Sequence[Any]]:
+        """What is computed at a time, of one batch or of several."""
+        return parts_of_batches(rows, batch=self.settings.batch, micro_batch=self.result.micro_batch)
 
     def _replayed(self, model: Any, batch: Sequence[Encoded]) -> torch.Tensor:
         while True:
@@ -167,20 +169,27 @@ class RowTrainer(SFTTrainer):
         )
 
     def probe(self, *, step: bool) -> None:
-        """Forward and backward over the longest rows, and an optimizer step that changes nothing, so that a run that
-        cannot fit says so in its first minute. Where prefixes are shared, a batch that shares less may take more."""
-        longest = sorted(self.rows, key=len, reverse=True)[: max(2, self.result.micro_batch)]
+        """Forward and backward over what is most at a time, and an optimizer step that changes nothing, so that a run
+        that cannot fit says so in its first minute."""
+        most = self._most()
         state = torch.get_rng_state()
-        self._replayed(self.model, longest)
+        self._replayed(self.model, most)
         gradient = sum(p.grad.abs().sum().item() for p in self.model.parameters() if p.grad is not None)
         if gradient == 0:  # not a number: fp16 overflowed at the scaler's first guess, which is normal
-            raise Diverged("The gradient of the longest rows is zero everywhere: nothing would be learned.")
+            raise Diverged("The gradient of the largest batch is zero everywhere: nothing would be learned.")
         if not self.spec.fast_path and not self.row_steps:
-            self.counts_items = self._divides(longest[: self.result.micro_batch])
+            self.counts_items = self._divides(most[: self.result.micro_batch])
         if step:
             self._empty_step()
         self.model.zero_grad(set_to_none=True)
         torch.set_rng_state(state)
+
+    def _most(self) -> list[Encoded]:
+        if self.settings.collation == "padded":
+            return sorted(self.rows, key=len, reverse=True)[: max(2, self.result.micro_batch)]
+        parts = self._parts([index for batch in self.batches for index in batch])
+        part, *_ = largest_part(parts, [row.prompt for row in self.rows], [*map(len, self.rows)])
+        return [self.rows[index] for index in part]
 
     def _empty_step(self) -> None:
         """Make the optimizer allocate its state by a step of nothing, then forget it."""
@@ -277,19 +286,3 @@ class _Steps(TrainerCallback):
                 torch.cuda.max_memory_reserved() / 2**30 if cuda else None,
             )
         )
-
-
-def freeze_routing(model: Any) -> None:
-    """Leave a mixture's balancing loss out: TRL adds it by default, and the routers that it would balance are frozen.
-    It also fails when the model answers, on a mask that covers more than the newest token (transformers 5.17)."""
-    config = model.config.get_text_config()
-    if hasattr(config, "output_router_logits"):
-        config.output_router_logits = False
-
-
-def attach_scaler(trainer: SFTTrainer, model: Any) -> None:
-    """Tell Unsloth's fused loss the fp16 scale. It saves gradients in fp16 in the forward pass, where they would
-    underflow without; Unsloth does this in `compute_loss`, which whole batches pass by."""
-    from unsloth.models._utils import _unsloth_attach_accelerator_scaler
-
-    _unsloth_attach_accelerator_scaler(trainer, model)

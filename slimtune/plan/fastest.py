@@ -7,7 +7,7 @@ by arithmetic (speed.py, memory.py), and the fastest that fits is taken.
 
 import dataclasses
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from slimtune.gpus import DetectedGpu, GpuSpec
@@ -58,22 +58,21 @@ def candidates(
     layouts: Sequence[str],
     weights: Sequence[str],
     sizes: Sequence[int],
-    lengths: Sequence[int],
+    largest: Mapping[int, tuple[int, int]],
     row_tokens: float,
     batch: int,
     room_gib: float,
 ) -> list[Candidate]:
-    """All combinations, `smallest` giving what they have in common; `sizes`: of micro-batches. `lengths`: of all rows
-    in tokens, where they are known; `row_tokens`: their mean. Adam's moments are in 8 bits where 32 do not fit."""
+    """All combinations, `smallest` giving what they have in common; `sizes`: of micro-batches. `largest`: of each size,
+    as a Setting has it, where rows are known; `row_tokens`: their mean. Adam's moments are in 8 bits where 32 do not
+    fit."""
     card, found = (gpu.spec or _A_CARD) if gpu else _A_CPU, []
-    longest = sorted((min(length, smallest.row_tokens) for length in lengths), reverse=True)[: max(sizes)]
     for collation, way, size in itertools.product(layouts, _ways(spec, smallest, weights), sizes):
         alike = collation == "shared-prefix"
-        shared = smallest.prefix_tokens if alike else 0
-        most = sum(longest[:size]) - size * shared if alike and len(longest) >= size else None
         setting = dataclasses.replace(
-            way, micro_batch=size, prefix_tokens=shared, own_tokens=most, framed=is_framed(collation, gpu)
-        )
+            way, micro_batch=size, prefix_tokens=smallest.prefix_tokens if alike else 0,
+            largest=largest.get(size) if alike else None, framed=is_framed(collation, gpu),
+        )  # fmt: skip
         if gpu is None and size > min(sizes) and setting.tokens > _ENOUGH_TOKENS_CPU:
             continue
         for optimizer in ("adamw", "adamw_8bit") if gpu else ("adamw",):  # 8-bit moments are slower

@@ -58,8 +58,8 @@ def in_frame(prefix: int, own: int) -> tuple[int, int]:
 class Setting:
     """The choices that decide memory. `row_tokens`: the longest row, which rows of a micro-batch are padded to.
     `answer_tokens`: of the longest answer; None: every token is supervised.
-    `prefix_tokens`: of the beginning that all rows share, where it is computed once. `own_tokens`: of the rest of those
-    rows of a micro-batch that have most, together; None: as if all were the longest.
+    `prefix_tokens`: of the beginning that all rows share, where it is computed once. `largest`: of the micro-batch that
+    has most, the tokens of all its prefixes and of the rest; None: as if all rows were the longest.
     `unquantised`: how many linear weights a dynamic 4-bit repository leaves in 16-bit; None where that is not known."""
 
     quantisation: str  # "4bit" | "16bit"
@@ -74,7 +74,7 @@ class Setting:
     offload_embedding: bool = False
     unquantised: int | None = None
     prefix_tokens: int = 0
-    own_tokens: int | None = None
+    largest: tuple[int, int] | None = None
     optimizer: str = "adamw_8bit"  # "adamw_8bit" | "adamw": on a CPU always the latter
     framed: bool = False  # rows are filled up to lengths that come again (engine/frame.py)
 
@@ -85,9 +85,10 @@ class Setting:
 
     @property
     def parts(self) -> tuple[int, int]:
-        """Of the prefix, and of all the rest."""
-        own = self.micro_batch * (self.row_tokens - self.prefix_tokens) if self.own_tokens is None else self.own_tokens
-        return in_frame(self.prefix_tokens, own) if self.framed else (self.prefix_tokens, own)
+        """Of the prefixes, and of all the rest."""
+        alike = self.prefix_tokens, self.micro_batch * (self.row_tokens - self.prefix_tokens)
+        ahead, own = self.largest or alike
+        return in_frame(ahead, own) if self.framed else (ahead, own)
 
     @property
     def supervised(self) -> int:
@@ -234,8 +235,7 @@ def _step_gib_cpu(spec: ModelSpec, setting: Setting) -> dict[str, float]:
     of_hidden, of_wide = _KEPT_CPU[setting.checkpointing]
     values = (of_hidden * shapes.hidden + of_wide * shapes.intermediate) * shapes.layers * tokens
     if setting.prefix_tokens and not setting.checkpointing:  # suffixes are laid side by side for their attention
-        suffixes = setting.tokens - setting.prefix_tokens
-        values += 3 * shapes.heads * shapes.head_dim * shapes.layers * suffixes
+        values += 3 * shapes.heads * shapes.head_dim * shapes.layers * setting.parts[1]
     return {"activations": values * 4 / GIB, "loss": setting.supervised * shapes.vocab * _LOSS_BYTES_CPU / GIB}
 
 

@@ -2,9 +2,10 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 import psutil
@@ -42,7 +43,7 @@ class Plan:
     longest_row_tokens: int
     longest_answer_tokens: int | None  # None: every token is supervised
     prefix_tokens: int  # of the beginning that all rows share, where it is computed once
-    own_tokens: int | None  # of the rest of those rows that have most, together; None: all are taken for the longest
+    largest: tuple[int, int] | None  # of the micro-batch that has most: of all its prefixes, and of the rest
     lora_r: int
     unquantised: int | None  # linear weights that files in 4-bit hold in 16-bit; None: not known, or not such files
     steps: int
@@ -61,7 +62,7 @@ class Plan:
             self.quantisation, self.precision, self.checkpointing, self.micro_batch, self.longest_row_tokens,
             self.lora_r, cuda=self.gpu is not None, answer_tokens=self.longest_answer_tokens, tiled_mlp=self.tiled_mlp,
             offload_embedding=self.offload_embedding, unquantised=self.unquantised, prefix_tokens=self.prefix_tokens,
-            own_tokens=self.own_tokens,
+            largest=self.largest,
             optimizer=self.optimizer, framed=is_framed(self.collation, self.gpu),
         )  # fmt: skip
 
@@ -85,7 +86,7 @@ def make_plan(
     longest_row_tokens: int | None = None,
     longest_answer_tokens: int | None = None,
     row_tokens_mean: float | None = None,
-    lengths: Sequence[int] = (),
+    largest: Mapping[int, tuple[int, int]] = MappingProxyType({}),
     collation: str = "auto",
     prefix_tokens: int = 0,
     ram_gib: float | None = None,
@@ -93,10 +94,11 @@ def make_plan(
     """The fastest setting that is predicted to fit, keeping the effective `batch`.
 
     `gpu` None means the CPU; `ram_gib` is what it may fill (default: three quarters of this machine's RAM, or of its
-    container's). `lengths`: of all rows in tokens, where they are known. Without `longest_answer_tokens` every token
-    counts as supervised. A number for `micro_batch`, "4bit" or "16bit", or a `collation` that is not "auto" pins that
-    choice; `asked` is what the user said of the weights, where `quantisation` is what a run began with. Raises
-    UserError where nothing fits, with what would.
+    container's). `largest`: of micro-batches of each size, where rows are known, the tokens of the one that has most:
+    of all its prefixes, and of the rest. Without `longest_answer_tokens` every token counts as supervised. A number for
+    `micro_batch`, "4bit" or "16bit", or a `collation` that is not "auto" pins that choice; `asked` is what the user
+    said of the weights, where `quantisation` is what a run began with. Raises UserError where nothing fits, with what
+    would.
     """
     sizes, weights = _sizes(batch, micro_batch), _weights(spec, gpu, quantisation)
     longest = min(longest_row_tokens or context_tokens, context_tokens)
@@ -110,7 +112,7 @@ def make_plan(
         optimizer="adamw_8bit" if gpu else "adamw", framed="shared-prefix" in layouts and gpu is not None,
     )  # fmt: skip
     found = candidates(
-        spec, smallest, gpu, layouts=layouts, weights=weights, sizes=sizes, lengths=lengths,
+        spec, smallest, gpu, layouts=layouts, weights=weights, sizes=sizes, largest=largest,
         row_tokens=row_tokens_mean or longest, batch=batch, room_gib=room_gib,
     )  # fmt: skip
     if (chosen := fastest(found, room_gib)) is None:
@@ -173,7 +175,7 @@ def _plan(
         longest_row_tokens=chosen.row_tokens,
         longest_answer_tokens=chosen.answer_tokens,
         prefix_tokens=chosen.prefix_tokens,
-        own_tokens=chosen.own_tokens,
+        largest=chosen.largest,
         lora_r=chosen.lora_r,
         unquantised=chosen.unquantised,
         steps=math.ceil(examples / batch),

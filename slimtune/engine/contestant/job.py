@@ -48,11 +48,12 @@ class Way:
 class Job:
     """`rows` is a JSON file of pairs of prompt and answer, as token ids, of that digest. `where` says the machine, its
     versions and slimtune's own code: whoever trained elsewhere did another job. `shape` names a model whose shape is
-    trained with random weights; else `model` is a recipe's. `as_gpu`: a smaller card whose memory there is, or None.
-    `warm` steps of the optimizer are not timed, the `steps` after them are."""
+    trained with random weights; else `model` and its `revision` are a recipe's. `as_gpu`: a smaller card whose memory
+    there is, or None. `warm` steps of the optimizer are not timed, the `steps` after them are."""
 
     way: Way
     model: str
+    revision: str | None
     shape: str | None
     as_gpu: str | None
     rows: str

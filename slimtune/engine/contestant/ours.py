@@ -61,7 +61,7 @@ def _load(job: Job, folder: Path) -> Loaded:
             way.quantisation, way.precision, way.checkpointing, way.micro_batch, job.window, job.r, cuda=cuda
         )
         return load_hollow(spec, setting, folder / "model", window=job.window, skip=None)
-    source = resolve_source(spec, quantisation=way.quantisation, revision=None)
+    source = resolve_source(spec, quantisation=way.quantisation, revision=job.revision)
     loaded = load_model(
         spec, source, load_renderer(spec, source, thinking="off"), precision=way.precision,
         quantisation=way.quantisation, window=job.window,

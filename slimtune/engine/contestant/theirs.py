@@ -74,7 +74,7 @@ def _folder(job: Job, folder: Path) -> Path:
     if job.shape is None:
         from slimtune.engine.source import resolve_source
 
-        return resolve_source(job.spec, quantisation=job.way.quantisation, revision=None).folder
+        return resolve_source(job.spec, quantisation=job.way.quantisation, revision=job.revision).folder
     from slimtune.engine.hollow import hollow_model
 
     hollow_model(job.spec, folder / "model")
