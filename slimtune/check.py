@@ -154,7 +154,7 @@ def plan_of(
         "longest_row_tokens": max(lengths),
         "longest_answer_tokens": max(answers),
         "row_tokens_mean": sum(lengths) / len(lengths),
-        "largest": rows.largest(recipe, batch=prepared.batch),
+        "together": rows.together(recipe, batch=prepared.batch),
         "prefix_tokens": rows.prefix,
     }
     layout = "padded" if recipe.lora.dropout and train.collation == "auto" else train.collation

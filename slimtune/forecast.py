@@ -18,6 +18,7 @@ from slimtune.plan import (
     Plan,
     Setting,
     Speed,
+    Together,
     Yarn,
     choose_precision,
     disk_gib,
@@ -69,7 +70,7 @@ class Load:
     batch: int
     prefix_tokens: int = 0  # of the beginning that all rows share
     # of micro-batches of each size, where rows are known
-    largest: Mapping[int, tuple[int, int]] = field(default_factory=dict)
+    together: Mapping[int, Together] = field(default_factory=dict)
 
     @property
     def examples(self) -> float:
@@ -204,7 +205,7 @@ def load_of(prepared: Ready) -> Load:
     lengths = counted.lengths
     return Load(
         len(lengths), recipe.train.epochs, max(lengths), sum(lengths) / len(lengths), max(counted.answers),
-        recipe.lora.r, prepared.batch, counted.prefix, counted.largest(recipe, batch=prepared.batch),
+        recipe.lora.r, prepared.batch, counted.prefix, counted.together(recipe, batch=prepared.batch),
     )  # fmt: skip
 
 
@@ -260,7 +261,7 @@ def line_of(spec: ModelSpec, card: Card | None, load: Load) -> Line:
         plan = make_plan(
             spec, gpu=card, lora_r=load.rank, context_tokens=load.longest_row_tokens, batch=load.batch, rows=load.rows,
             epochs=load.epochs, row_tokens_mean=load.row_tokens_mean, longest_answer_tokens=load.longest_answer_tokens,
-            prefix_tokens=load.prefix_tokens, largest=load.largest,
+            prefix_tokens=load.prefix_tokens, together=load.together,
         )  # fmt: skip
     except UserError:
         smallest = _smallest(spec, card, load.rank, load.longest_row_tokens)

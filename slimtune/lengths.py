@@ -8,7 +8,7 @@ from typing import Any
 from slimtune.data import Example
 from slimtune.errors import SlimtuneError, UserError
 from slimtune.models import ModelSpec
-from slimtune.plan import powers_of_two_dividing
+from slimtune.plan import Together, powers_of_two_dividing
 from slimtune.recipe import Recipe
 from slimtune.tasks import Task
 
@@ -26,9 +26,8 @@ class RowTokens:
     prompts: Sequence[Sequence[Any]] = field(repr=False)
     unit: float
 
-    def largest(self, recipe: Recipe, *, batch: int) -> dict[int, tuple[int, int]]:
-        """Of rows that are computed together, so many at a time, in the order of a run: the tokens of prefixes and of
-        the rest, where these are most; for every size that a plan may choose."""
+    def together(self, recipe: Recipe, *, batch: int) -> dict[int, Together]:
+        """What a run computes at a time, for every size of micro-batch that a plan may choose."""
         from slimtune.engine.groups import largest_part, parts_of_batches
         from slimtune.engine.schedule import row_order
 
@@ -37,8 +36,9 @@ class RowTokens:
         asked, found = recipe.train.micro_batch, {}
         for size in [asked] if asked else powers_of_two_dividing(batch):
             parts = parts_of_batches(order, batch=batch, micro_batch=size)
-            _, ahead, own = largest_part(parts, self.prompts, lengths)
-            found[size] = round(ahead * self.unit), math.ceil(own * self.unit)
+            most, usual = largest_part(parts, self.prompts, lengths)
+            largest = round(most.ahead * self.unit), math.ceil(most.own * self.unit)
+            found[size] = Together(largest, (round(usual[0] * self.unit), math.ceil(usual[1] * self.unit)))
         return found
 
 

@@ -215,7 +215,7 @@ def test_what_is_most_at_a_time_is_the_largest_row_that_a_run_lays_out() -> None
         return Encoded("", (*start, *own.tolist()), (1, 2))
 
     alike = [encoded(tuple(range(40))) for _ in range(90)]
-    passages = [tuple(range(first, first + 60)) for first in range(1000, 3000, 100)]
+    passages = [tuple(range(first, first + 60)) for first in range(1000, 2000, 100)] + [tuple(range(2000, 2100))] * 10
     apart = [encoded(passages[int(rng.integers(20))]) for _ in range(90)]
     for rows in (alike, apart, [alike[0]]):
         prompts, lengths = [row.prompt for row in rows], [*map(len, rows)]
@@ -223,11 +223,13 @@ def test_what_is_most_at_a_time_is_the_largest_row_that_a_run_lays_out() -> None
         for size in (8, 4, 1):
             parts = parts_of_batches(order, batch=8, micro_batch=size)
             assert [row for part in parts for row in part] == order and max(map(len, parts)) <= size
-            part, ahead, own = largest_part(parts, prompts, lengths)
+            most, usual = largest_part(parts, prompts, lengths)
             laid_out = {tuple(one): shared_prefix([rows[index] for index in one]) for one in parts}
-            found = laid_out[tuple(part)]
-            assert (ahead, own) == (found.ahead, len(found.ids) - found.ahead)
-            assert ahead + own == max(len(one.ids) for one in laid_out.values())
+            found = laid_out[tuple(most.rows)]
+            assert (most.ahead, most.own) == (found.ahead, len(found.ids) - found.ahead)
+            assert most.ahead + most.own == max(len(one.ids) for one in laid_out.values())
+            whole = [len(one.ids) for part, one in laid_out.items() if len(part) == len(parts[0])]
+            assert sum(usual) == pytest.approx(np.mean(whole), rel=0.05)
 
 
 def test_fifty_steps_take_the_same_losses_with_shared_prefixes_as_without(tiny_model, task, tmp_path: Path) -> None:

@@ -9,7 +9,16 @@ from slimtune.check import plan_of, ready
 from slimtune.errors import CannotWrite, UserError
 from slimtune.gpus import DetectedGpu, get_gpu
 from slimtune.models import get_model
-from slimtune.plan import Setting, high_gib, make_plan, pacing, parts_gib, possible_layouts, refuse_full_disk
+from slimtune.plan import (
+    Setting,
+    Together,
+    high_gib,
+    make_plan,
+    pacing,
+    parts_gib,
+    possible_layouts,
+    refuse_full_disk,
+)
 from slimtune.plan.calibration import CONSTANTS, errors_held_out, fit, read_table
 from slimtune.plan.fastest import candidates
 from slimtune.plan.planner import powers_of_two_dividing
@@ -83,7 +92,7 @@ def test_room_is_kept_for_captured_steps():
     smallest = dataclasses.replace(on_gpu("16bit", "bf16", False, 1, 640, 64), prefix_tokens=600)
     found = candidates(
         get_model("qwen3-1.7b"), smallest, get_gpu("L4"), layouts=["shared-prefix", "padded"], weights=["16bit"],
-        sizes=[8], largest={}, row_tokens=630.0, batch=8, room_gib=22.0,
+        sizes=[8], together={}, row_tokens=630.0, batch=8, room_gib=22.0,
     )  # fmt: skip
     replayed = [one for one in found if is_replayed(get_model("qwen3-1.7b"), one.setting)]
     assert len(found) > 4 and len(replayed) == 1
@@ -94,8 +103,9 @@ def test_room_is_kept_for_captured_steps():
 def test_rows_that_are_known_are_planned_by_what_is_computed_together_and_not_all_by_the_longest():
     shared = {"prefix_tokens": 600, "longest_row_tokens": 1000, "batch": 64, "collation": "shared-prefix"}
     longest = plan_for("smollm2-135m-instruct", "H200", **shared)
-    known = plan_for("smollm2-135m-instruct", "H200", largest={64: (600, 400 + 63 * 20)}, **shared)
-    assert known.largest == (600, 1660) and known.micro_batch == 64
+    together = {64: Together((600, 400 + 63 * 20), (600, 64 * 22))}
+    known = plan_for("smollm2-135m-instruct", "H200", together=together, **shared)
+    assert known.together.largest == (600, 1660) and known.micro_batch == 64
     assert known.setting.tokens < longest.setting.tokens / 4
     assert known.peak_gib["expected"] < longest.peak_gib["expected"]
 
@@ -172,14 +182,14 @@ def test_rows_in_frames_are_planned_as_such_with_or_without_a_prefix():
     assert not padded.setting.framed
     # measured: 2.81 GiB reserved, the 64 longest of 2,000 rows of Banking77, rank 64
     near = Setting("16bit", "bf16", False, 64, 689, 64, cuda=True, answer_tokens=12, prefix_tokens=604,
-                   largest=(604, 3917), framed=True, optimizer="adamw")  # fmt: skip
+                   together=Together((604, 3917), (604, 1900)), framed=True, optimizer="adamw")  # fmt: skip
     assert sum(parts_gib(get_model("smollm2-135m-instruct"), near).values()) == pytest.approx(2.81, rel=0.05)
 
 
 def test_on_a_card_without_flash_attention_frames_take_the_room_of_another_kernel():
     """Its gradients of queries have room for the longest in every sequence: one long row of 64 makes it large."""
     spec, even = get_model("smollm2-135m-instruct"), on_gpu("16bit", "bf16", False, 64, 640, 64)
-    even = dataclasses.replace(even, prefix_tokens=600, largest=(600, 64 * 40), framed=True)
+    even = dataclasses.replace(even, prefix_tokens=600, together=Together((600, 64 * 40), (600, 64 * 40)), framed=True)
     uneven = dataclasses.replace(even, row_tokens=2600)
 
     def more(setting):
@@ -190,7 +200,7 @@ def test_on_a_card_without_flash_attention_frames_take_the_room_of_another_kerne
 
     assert more(even) == pytest.approx(65 * 128 + 2560) and more(uneven) == pytest.approx(65 * 2048 + 2560)
     assert more(dataclasses.replace(even, framed=False)) == 0
-    alone = dataclasses.replace(even, micro_batch=1, largest=None)
+    alone = dataclasses.replace(even, micro_batch=1, together=None)
     assert more(alone) == pytest.approx(2 * 640 + 128)
 
 
@@ -401,8 +411,10 @@ def test_rows_that_share_in_groups_are_planned_by_what_groups_share():
 
     grouped, alike = plan("text2sql"), plan("smart_home")
     rows = grouped.micro_batch * (grouped.longest_row_tokens - grouped.prefix_tokens)
-    assert grouped.micro_batch == 16 and sum(grouped.largest) < rows / 3 and grouped.largest[0] > grouped.prefix_tokens
-    assert alike.largest[0] == alike.prefix_tokens
-    assert sum(alike.largest) <= alike.prefix_tokens + 16 * (alike.longest_row_tokens - alike.prefix_tokens)
-    ungrouped = dataclasses.replace(grouped.setting, largest=None)
+    (ahead, own), usual = grouped.together
+    assert grouped.micro_batch == 16 and ahead > grouped.prefix_tokens and sum(usual) < ahead + own < rows / 3
+    (ahead, own), usual = alike.together
+    assert ahead == usual[0] == alike.prefix_tokens and usual[1] < own
+    assert own <= 16 * (alike.longest_row_tokens - alike.prefix_tokens)
+    ungrouped = dataclasses.replace(grouped.setting, together=None)
     assert sum(parts_gib(get_model("qwen3-4b"), ungrouped).values()) > 2 * grouped.peak_gib["expected"]

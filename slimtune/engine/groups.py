@@ -3,8 +3,10 @@
 import math
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import NamedTuple
 
-_SEEN = 64  # parts of a run by which the largest is found where rows share in groups
+_SEEN = 64  # parts of a run that stand for all where rows share in groups
+_FEW = 8  # of these, by which it is seen whether rows do
 _LITTLE = 0.95  # of the tokens that are left where only what all rows share is shared: groups leave no less
 
 
@@ -58,18 +60,35 @@ def parts_of_batches(order: Sequence[int], *, batch: int, micro_batch: int) -> l
     return [rows[start : start + micro_batch] for rows in batches for start in range(0, len(rows), micro_batch)]
 
 
+class Laid(NamedTuple):
+    """A part of a run as one row: which rows, the tokens of all their prefixes, and of the rest."""
+
+    rows: Sequence[int]
+    ahead: float
+    own: float
+
+
 def largest_part(
     parts: Sequence[Sequence[int]], prompts: Sequence[Sequence[int]], lengths: Sequence[float]
-) -> tuple[Sequence[int], int, float]:
-    """The part of a run that is most tokens as one row, and its tokens: of all prefixes, and of the rest. Where rows
-    share in groups, how much is found for some of the parts only."""
+) -> tuple[Laid, tuple[float, float]]:
+    """The part of a run that is most tokens as one row, and what a part is on average: tokens of all prefixes, and of
+    the rest. Where rows share in groups, some of the parts stand for all."""
 
-    def laid_out(part: Sequence[int]) -> tuple[Sequence[int], int, float]:
-        return part, *computed_once([prompts[row] for row in part], [lengths[row] for row in part])
+    def laid_out(part: Sequence[int]) -> Laid:
+        return Laid(part, *computed_once([prompts[row] for row in part], [lengths[row] for row in part]))
 
-    most = max(parts, key=lambda part: sum(lengths[row] for row in part))
-    found, shared = laid_out(most), prefix_length(prompts)
-    if sum(found[1:]) > _LITTLE * (sum(lengths[row] for row in most) - (len(most) - 1) * shared):
-        return found
-    seen = parts[:: math.ceil(len(parts) / _SEEN)]
-    return max(found, *map(laid_out, seen), key=lambda one: sum(one[1:]))
+    def together(part: Sequence[int]) -> float:
+        return sum(lengths[row] for row in part)
+
+    def tokens(laid: Laid) -> float:
+        return laid.ahead + laid.own
+
+    most, shared, size = laid_out(max(parts, key=together)), prefix_length(prompts), len(parts[0])
+    seen = [part for part in parts[:: math.ceil(len(parts) / _SEEN)] if len(part) == size]
+    few = [laid_out(part) for part in seen[:: _SEEN // _FEW]]
+    if sum(map(tokens, few)) > _LITTLE * sum(together(one.rows) - (size - 1) * shared for one in few):
+        mean = sum(map(together, parts)) / sum(map(len, parts))
+        return most, (shared, size * (mean - shared))
+    laid = [laid_out(part) for part in seen]
+    usual = sum(one.ahead for one in laid) / len(laid), sum(one.own for one in laid) / len(laid)
+    return max(most, *laid, key=tokens), usual

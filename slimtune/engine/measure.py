@@ -142,9 +142,9 @@ def measure_setting(spec: ModelSpec, setting: Setting, folder: Path, *, yarn: Ya
     """What a setting takes on this card. Raises UserError where it does not fit."""
     loaded = load_hollow(spec, setting, folder, window=setting.row_tokens, yarn=yarn, skip=None)
     evenly, shared = setting.row_tokens, setting.prefix_tokens
-    if setting.largest is not None:  # as many tokens in all, of rows that share one prefix and are no longer
-        shared = min(setting.largest[0], setting.row_tokens - 2)
-        evenly = shared + math.ceil((sum(setting.largest) - shared) / setting.micro_batch)
+    if setting.together:  # as many tokens in all, of rows that share one prefix and are no longer
+        shared = min(setting.together.largest[0], setting.row_tokens - 2)
+        evenly = shared + math.ceil((sum(setting.together.largest) - shared) / setting.micro_batch)
     return measure_steps(
         loaded,
         micro_batch=setting.micro_batch,

@@ -188,8 +188,8 @@ class RowTrainer(SFTTrainer):
         if self.settings.collation == "padded":
             return sorted(self.rows, key=len, reverse=True)[: max(2, self.result.micro_batch)]
         parts = self._parts([index for batch in self.batches for index in batch])
-        part, *_ = largest_part(parts, [row.prompt for row in self.rows], [*map(len, self.rows)])
-        return [self.rows[index] for index in part]
+        most, _ = largest_part(parts, [row.prompt for row in self.rows], [*map(len, self.rows)])
+        return [self.rows[index] for index in most.rows]
 
     def _empty_step(self) -> None:
         """Make the optimizer allocate its state by a step of nothing, then forget it."""

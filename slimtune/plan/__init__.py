@@ -14,7 +14,7 @@ from slimtune.plan.batch import MOST_ROWS, usual_batch
 from slimtune.plan.collation import SHARED_PREFIX_TYPES, possible_layouts
 from slimtune.plan.context import Yarn, context_problem, holds_needles, refuse_needles, usable_tokens, yarn_for
 from slimtune.plan.host import disk_gib, ram_gib, refuse_full_disk
-from slimtune.plan.memory import Setting, filled, high_gib, parts_gib, with_levers
+from slimtune.plan.memory import Setting, Together, filled, high_gib, parts_gib, with_levers
 from slimtune.plan.pinned import pinned_words
 from slimtune.plan.planner import Plan, choose_precision, make_plan, powers_of_two_dividing
 from slimtune.plan.rows import rows_at_a_time
@@ -26,6 +26,7 @@ __all__ = [
     "Plan",
     "Setting",
     "Speed",
+    "Together",
     "Yarn",
     "choose_precision",
     "context_problem",

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from slimtune.gpus import DetectedGpu, GpuSpec
 from slimtune.models import ModelSpec
 from slimtune.plan.collation import is_framed
-from slimtune.plan.memory import Setting, high_gib, with_levers
+from slimtune.plan.memory import Setting, Together, high_gib, with_levers
 from slimtune.plan.speed import HOST, example_s, is_replayed
 from slimtune.wording import counted
 
@@ -58,20 +58,19 @@ def candidates(
     layouts: Sequence[str],
     weights: Sequence[str],
     sizes: Sequence[int],
-    largest: Mapping[int, tuple[int, int]],
+    together: Mapping[int, Together],
     row_tokens: float,
     batch: int,
     room_gib: float,
 ) -> list[Candidate]:
-    """All combinations, `smallest` giving what they have in common; `sizes`: of micro-batches. `largest`: of each size,
-    as a Setting has it, where rows are known; `row_tokens`: their mean. Adam's moments are in 8 bits where 32 do not
-    fit."""
+    """All combinations, `smallest` giving what they have in common; `sizes`: of micro-batches, `together`: what these
+    are, where rows are known. `row_tokens`: the mean of all. Adam's moments are in 8 bits where 32 do not fit."""
     card, found = (gpu.spec or _A_CARD) if gpu else _A_CPU, []
     for collation, way, size in itertools.product(layouts, _ways(spec, smallest, weights), sizes):
         alike = collation == "shared-prefix"
         setting = dataclasses.replace(
             way, micro_batch=size, prefix_tokens=smallest.prefix_tokens if alike else 0,
-            largest=largest.get(size) if alike else None, framed=is_framed(collation, gpu),
+            together=together.get(size) if alike else None, framed=is_framed(collation, gpu),
         )  # fmt: skip
         if gpu is None and size > min(sizes) and setting.tokens > _ENOUGH_TOKENS_CPU:
             continue

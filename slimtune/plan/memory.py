@@ -25,6 +25,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 from slimtune.models import ModelSpec
 
@@ -54,12 +55,20 @@ def in_frame(prefix: int, own: int) -> tuple[int, int]:
     return filled(prefix and prefix + 1), filled(own)
 
 
+class Together(NamedTuple):
+    """What micro-batches are where prefixes are computed once: tokens of all their prefixes, and of the rest; of the
+    one that has most in a run, and on average."""
+
+    largest: tuple[int, int]
+    usual: tuple[int, int]
+
+
 @dataclass(frozen=True)
 class Setting:
     """The choices that decide memory. `row_tokens`: the longest row, which rows of a micro-batch are padded to.
     `answer_tokens`: of the longest answer; None: every token is supervised.
-    `prefix_tokens`: of the beginning that all rows share, where it is computed once. `largest`: of the micro-batch that
-    has most, the tokens of all its prefixes and of the rest; None: as if all rows were the longest.
+    `prefix_tokens`: of the beginning that all rows share, where it is computed once. `together`: what micro-batches
+    are; None: as if all rows were the longest.
     `unquantised`: how many linear weights a dynamic 4-bit repository leaves in 16-bit; None where that is not known."""
 
     quantisation: str  # "4bit" | "16bit"
@@ -74,7 +83,7 @@ class Setting:
     offload_embedding: bool = False
     unquantised: int | None = None
     prefix_tokens: int = 0
-    largest: tuple[int, int] | None = None
+    together: Together | None = None
     optimizer: str = "adamw_8bit"  # "adamw_8bit" | "adamw": on a CPU always the latter
     framed: bool = False  # rows are filled up to lengths that come again (engine/frame.py)
 
@@ -87,7 +96,7 @@ class Setting:
     def parts(self) -> tuple[int, int]:
         """Of the prefixes, and of all the rest."""
         alike = self.prefix_tokens, self.micro_batch * (self.row_tokens - self.prefix_tokens)
-        ahead, own = self.largest or alike
+        ahead, own = self.together.largest if self.together else alike
         return in_frame(ahead, own) if self.framed else (ahead, own)
 
     @property

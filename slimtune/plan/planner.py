@@ -15,7 +15,7 @@ from slimtune.gpus import DetectedGpu, GpuSpec
 from slimtune.models import ModelSpec
 from slimtune.plan.collation import is_framed, possible_layouts
 from slimtune.plan.fastest import Alternative, Candidate, alternatives, candidates, fastest
-from slimtune.plan.memory import GIB, Setting, parts_gib, peak_gib
+from slimtune.plan.memory import GIB, Setting, Together, parts_gib, peak_gib
 from slimtune.plan.quantised import left_in_16bit
 from slimtune.plan.reasons import chosen_words, refusal
 
@@ -43,7 +43,7 @@ class Plan:
     longest_row_tokens: int
     longest_answer_tokens: int | None  # None: every token is supervised
     prefix_tokens: int  # of the beginning that all rows share, where it is computed once
-    largest: tuple[int, int] | None  # of the micro-batch that has most: of all its prefixes, and of the rest
+    together: Together | None  # what micro-batches are; None: all rows are taken for the longest
     lora_r: int
     unquantised: int | None  # linear weights that files in 4-bit hold in 16-bit; None: not known, or not such files
     steps: int
@@ -62,7 +62,7 @@ class Plan:
             self.quantisation, self.precision, self.checkpointing, self.micro_batch, self.longest_row_tokens,
             self.lora_r, cuda=self.gpu is not None, answer_tokens=self.longest_answer_tokens, tiled_mlp=self.tiled_mlp,
             offload_embedding=self.offload_embedding, unquantised=self.unquantised, prefix_tokens=self.prefix_tokens,
-            largest=self.largest,
+            together=self.together,
             optimizer=self.optimizer, framed=is_framed(self.collation, self.gpu),
         )  # fmt: skip
 
@@ -86,7 +86,7 @@ def make_plan(
     longest_row_tokens: int | None = None,
     longest_answer_tokens: int | None = None,
     row_tokens_mean: float | None = None,
-    largest: Mapping[int, tuple[int, int]] = MappingProxyType({}),
+    together: Mapping[int, Together] = MappingProxyType({}),
     collation: str = "auto",
     prefix_tokens: int = 0,
     ram_gib: float | None = None,
@@ -94,11 +94,10 @@ def make_plan(
     """The fastest setting that is predicted to fit, keeping the effective `batch`.
 
     `gpu` None means the CPU; `ram_gib` is what it may fill (default: three quarters of this machine's RAM, or of its
-    container's). `largest`: of micro-batches of each size, where rows are known, the tokens of the one that has most:
-    of all its prefixes, and of the rest. Without `longest_answer_tokens` every token counts as supervised. A number for
-    `micro_batch`, "4bit" or "16bit", or a `collation` that is not "auto" pins that choice; `asked` is what the user
-    said of the weights, where `quantisation` is what a run began with. Raises UserError where nothing fits, with what
-    would.
+    container's). `together`: what micro-batches of each size are, where rows are known. Without `longest_answer_tokens`
+    every token counts as supervised. A number for `micro_batch`, "4bit" or "16bit", or a `collation` that is not "auto"
+    pins that choice; `asked` is what the user said of the weights, where `quantisation` is what a run began with.
+    Raises UserError where nothing fits, with what would.
     """
     sizes, weights = _sizes(batch, micro_batch), _weights(spec, gpu, quantisation)
     longest = min(longest_row_tokens or context_tokens, context_tokens)
@@ -112,7 +111,7 @@ def make_plan(
         optimizer="adamw_8bit" if gpu else "adamw", framed="shared-prefix" in layouts and gpu is not None,
     )  # fmt: skip
     found = candidates(
-        spec, smallest, gpu, layouts=layouts, weights=weights, sizes=sizes, largest=largest,
+        spec, smallest, gpu, layouts=layouts, weights=weights, sizes=sizes, together=together,
         row_tokens=row_tokens_mean or longest, batch=batch, room_gib=room_gib,
     )  # fmt: skip
     if (chosen := fastest(found, room_gib)) is None:
@@ -175,7 +174,7 @@ def _plan(
         longest_row_tokens=chosen.row_tokens,
         longest_answer_tokens=chosen.answer_tokens,
         prefix_tokens=chosen.prefix_tokens,
-        largest=chosen.largest,
+        together=chosen.together,
         lora_r=chosen.lora_r,
         unquantised=chosen.unquantised,
         steps=math.ceil(examples / batch),

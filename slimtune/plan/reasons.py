@@ -63,7 +63,7 @@ def refusal(spec: ModelSpec, smallest: Setting, gpu: GpuSpec | DetectedGpu | Non
     smallest = with_levers(spec, smallest) if gpu else smallest
     half = smallest.row_tokens // 2
     shorter = dataclasses.replace(
-        smallest, row_tokens=half, prefix_tokens=min(smallest.prefix_tokens, half - 1), largest=None
+        smallest, row_tokens=half, prefix_tokens=min(smallest.prefix_tokens, half - 1), together=None
     )
     knobs = [f"context {half}: {needs(shorter)}"] if half >= 128 else []
     if smallest.lora_r > 8:

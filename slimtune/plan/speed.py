@@ -110,9 +110,9 @@ def device_s(spec: ModelSpec, setting: Setting, gpu: GpuSpec, row_tokens: float,
     """Seconds that the card is busy with one micro-batch."""
     shapes = spec.shapes
     prefix = min(setting.prefix_tokens, row_tokens - 1)
-    own = setting.micro_batch * (row_tokens - prefix)
-    tokens = sum(in_frame(int(prefix), math.ceil(own))) if setting.framed else prefix + own
-    tokens = min(tokens, setting.tokens)  # where rows share in groups, they share more than all do
+    alike = prefix, setting.micro_batch * (row_tokens - prefix)
+    ahead, own = setting.together.usual if setting.together else alike
+    tokens = sum(in_frame(int(ahead), math.ceil(own))) if setting.framed else ahead + own
     experts = spec.expert_params * shapes.experts_per_token / shapes.experts if shapes.experts else 0.0
     lora = 1.5 * spec.lora_params(setting.lora_r)  # these have a gradient of their own
     passes = 3 if setting.checkpointing else 2
