@@ -8,6 +8,7 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -141,7 +142,7 @@ def plan_of(
     """
     recipe, spec = prepared.recipe, prepared.spec
     rows = counted or guess_tokens(prepared.task.train)
-    lengths, answers = rows.lengths, rows.answers
+    lengths, answers, together = rows.lengths, rows.answers, rows.together(recipe)
     train = recipe.train
     given = {
         "gpu": gpu,
@@ -154,7 +155,7 @@ def plan_of(
         "longest_row_tokens": max(lengths),
         "longest_answer_tokens": max(answers),
         "row_tokens_mean": sum(lengths) / len(lengths),
-        "together": rows.together(recipe, batch=prepared.batch),
+        "together": partial(together, prepared.batch),
         "prefix_tokens": rows.prefix,
     }
     layout = "padded" if recipe.lora.dropout and train.collation == "auto" else train.collation
@@ -167,8 +168,9 @@ def plan_of(
         notes.append("4-bit weights: beside 16-bit ones the long-context check does not fit.")
     plan = make_plan(spec, **given, **{**pinned, **kept}) if kept else plan
     refuse_needles(spec, plan, yarn)
+    at_usual = {"batch": prepared.usual_batch, "together": partial(together, prepared.usual_batch)}
     free = make_plan(spec, **given, **kept) if pinned != _FREE else plan
-    usual = make_plan(spec, **{**given, "batch": prepared.usual_batch}, **kept) if train.batch else free
+    usual = make_plan(spec, **given | at_usual, **kept) if train.batch else free
     slower = pinned_words(recipe, spec, gpu, plan=plan, free=free, usual=usual)
     if train.batch is None and prepared.usual_batch < MOST_ROWS:
         few = f"{len(prepared.task.train):,} rows make few steps"
@@ -191,7 +193,7 @@ def as_json(prepared: Ready, tokens: TokenReport | str, plan: Plan) -> dict[str,
         "model": prepared.spec.label,
         "notes": [*prepared.task.notes, *prepared.recipe.key_notes],
         "quality": asdict(quality) | {"leaks": quality.leaks},
-        "tokens": tokens if isinstance(tokens, str) else asdict(tokens) | {"histogram": tokens.histogram(12)},
+        "tokens": tokens if isinstance(tokens, str) else tokens.as_json(),
         "detectable": detectable(prepared),
         "plan": plan.as_json(),
     }

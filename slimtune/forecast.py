@@ -4,8 +4,9 @@ and how small a difference the test rows could show. Arithmetic on shapes; nothi
 
 import re
 import tempfile
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -69,8 +70,7 @@ class Load:
     rank: int
     batch: int
     prefix_tokens: int = 0  # of the beginning that all rows share
-    # of micro-batches of each size, where rows are known
-    together: Mapping[int, Together] = field(default_factory=dict)
+    together: Callable[[int], Together] | None = None  # what micro-batches of a size are, where rows are known
 
     @property
     def examples(self) -> float:
@@ -205,7 +205,7 @@ def load_of(prepared: Ready) -> Load:
     lengths = counted.lengths
     return Load(
         len(lengths), recipe.train.epochs, max(lengths), sum(lengths) / len(lengths), max(counted.answers),
-        recipe.lora.r, prepared.batch, counted.prefix, counted.together(recipe, batch=prepared.batch),
+        recipe.lora.r, prepared.batch, counted.prefix, partial(counted.together(recipe), prepared.batch),
     )  # fmt: skip
 
 

@@ -69,7 +69,8 @@ def stop(folder: Path) -> None:
     does not run, or not on this machine."""
     owner = read_state(folder).owner
     if not owner.get("pid"):
-        raise UserError(f"{folder.name} is not running.")
+        began = read_state(folder).phase == "running"
+        raise UserError(f"{folder.name} {'has only just begun: try again' if began else 'is not running'}.")
     if owner["host"] != socket.gethostname():
         raise UserError(f"{folder.name} runs on {owner['host']}. Stop it there: process {owner['pid']}.")
     try:

@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from functools import cache
 from typing import Any
 
 from slimtune.data import Example
 from slimtune.errors import SlimtuneError, UserError
 from slimtune.models import ModelSpec
-from slimtune.plan import Together, powers_of_two_dividing
+from slimtune.plan import Together
 from slimtune.recipe import Recipe
 from slimtune.tasks import Task
 
@@ -26,20 +27,27 @@ class RowTokens:
     prompts: Sequence[Sequence[Any]] = field(repr=False)
     unit: float
 
-    def together(self, recipe: Recipe, *, batch: int) -> dict[int, Together]:
-        """What a run computes at a time, for every size of micro-batch that a plan may choose."""
-        from slimtune.engine.groups import largest_part, parts_of_batches
+    def together(self, recipe: Recipe) -> Callable[[int, int], Together]:
+        """Of a batch and a micro-batch: what a run computes at a time. Rows that are longer than the context are taken
+        for rows of its length."""
+        from slimtune.engine.groups import largest_part, parts_of_batches, prefix_length
         from slimtune.engine.schedule import row_order
 
         order = row_order(len(self.lengths), epochs=recipe.train.epochs, seed=recipe.seed).tolist()
         lengths = [min(length, recipe.context.length) / self.unit for length in self.lengths]
-        asked, found = recipe.train.micro_batch, {}
-        for size in [asked] if asked else powers_of_two_dividing(batch):
-            parts = parts_of_batches(order, batch=batch, micro_batch=size)
-            most, usual = largest_part(parts, self.prompts, lengths)
-            largest = round(most.ahead * self.unit), math.ceil(most.own * self.unit)
-            found[size] = Together(largest, (round(usual[0] * self.unit), math.ceil(usual[1] * self.unit)))
-        return found
+        prompts = [
+            prompt if len(prompt) < length else prompt[: int(length) - 1]
+            for prompt, length in zip(self.prompts, lengths, strict=True)
+        ]
+        shared = prefix_length(prompts)
+
+        @cache
+        def of(batch: int, micro_batch: int) -> Together:
+            parts = parts_of_batches(order, batch=batch, micro_batch=micro_batch)
+            most, usual = largest_part(parts, prompts, lengths, shared=shared)
+            return Together(*((round(a * self.unit), math.ceil(b * self.unit)) for a, b in (most[1:], usual)))
+
+        return of
 
 
 @dataclass(frozen=True)
@@ -50,6 +58,11 @@ class TokenReport(RowTokens):
     too_long: int
     supervised: float
     samples: tuple[tuple[tuple[str, bool], ...], ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """Without the prompts."""
+        told = [one.name for one in fields(self) if one.name not in ("prompts", "unit")]
+        return {name: getattr(self, name) for name in told} | {"histogram": self.histogram(12)}
 
     def histogram(self, bins: int = 8) -> list[tuple[int, int, int]]:
         """Shortest, longest and number of the rows in each of up to `bins` equal spans of length."""
@@ -91,7 +104,7 @@ def local_renderer(spec: ModelSpec, recipe: Recipe, *, say: Callable[[str], None
     from slimtune.engine.source import local_folder
 
     require_training()
-    folder = local_folder(spec, say=say)
+    folder = local_folder(spec, revision=recipe.revision, say=say)
     if folder is None:
         raise UserError(f"{spec.label} is not on this machine yet; `slimtune run` fetches it.")
     return make_renderer(load_tokenizer(folder, spec), spec, thinking=recipe.thinking)

@@ -107,8 +107,8 @@ def _own(folder: Path, owner: BinaryIO) -> None:
     if not _locked(owner):
         named = _named(owner)
         raise UserError(
-            f"{folder} is owned by process {named.get('pid', '?')} on {named.get('host', '?')} since "
-            f"{named.get('since', '?')}. Wait for it, stop it, or choose another --out."
+            f"{folder} is owned by process {named.get('pid') or '?'} on {named.get('host') or '?'} since "
+            f"{named.get('since') or '?'}. Wait for it, stop it, or choose another --out."
         )
     owner.truncate(0)
 

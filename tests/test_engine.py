@@ -9,9 +9,9 @@ import pytest
 
 from slimtune.engine import decode, load, lora, sft, source
 from slimtune.engine.checkpoint import checkpoints, newest_whole
-from slimtune.engine.collate import padded, prefix_groups, prefix_length, shared_prefix
+from slimtune.engine.collate import padded, shared_prefix
 from slimtune.engine.generate import generate
-from slimtune.engine.groups import largest_part, parts_of_batches
+from slimtune.engine.groups import largest_part, parts_of_batches, prefix_groups, prefix_length
 from slimtune.engine.memory import is_out_of_memory
 from slimtune.engine.render import Encoded, make_renderer
 from slimtune.engine.schedule import row_order
@@ -210,26 +210,41 @@ def test_two_instructions_are_two_groups() -> None:
 def test_what_is_most_at_a_time_is_the_largest_row_that_a_run_lays_out() -> None:
     rng = np.random.default_rng(5)
 
-    def encoded(start: tuple[int, ...]) -> Encoded:
-        own = rng.integers(100, 999, int(rng.integers(2, 30)))
+    def encoded(start: tuple[int, ...], most: int = 30) -> Encoded:
+        own = rng.integers(100, 999, int(rng.integers(2, most)))
         return Encoded("", (*start, *own.tolist()), (1, 2))
 
-    alike = [encoded(tuple(range(40))) for _ in range(90)]
     passages = [tuple(range(first, first + 60)) for first in range(1000, 2000, 100)] + [tuple(range(2000, 2100))] * 10
-    apart = [encoded(passages[int(rng.integers(20))]) for _ in range(90)]
-    for rows in (alike, apart, [alike[0]]):
+    cases = {
+        "alike": [encoded(tuple(range(40))) for _ in range(90)],
+        "passages": [encoded(passages[int(rng.integers(20))]) for _ in range(300)],
+        "one long passage": [encoded(tuple(range(3000, 3400)), 9) for _ in range(30)] + [
+            encoded((int(n),), 300) for n in range(1, 40)] + [encoded((77,)) for _ in range(600)],
+        "a token alone": [Encoded("", (5,), (1, 2)), *(encoded(tuple(range(40))) for _ in range(29))],
+        "a row": [encoded((4, 4))],
+    }  # fmt: skip
+    for name, rows in cases.items():
         prompts, lengths = [row.prompt for row in rows], [*map(len, rows)]
         order = row_order(len(rows), epochs=2, seed=3).tolist()
-        for size in (8, 4, 1):
+        for size in (8, 4, 2, 1):
             parts = parts_of_batches(order, batch=8, micro_batch=size)
             assert [row for part in parts for row in part] == order and max(map(len, parts)) <= size
-            most, usual = largest_part(parts, prompts, lengths)
+            most, usual = largest_part(parts, prompts, lengths, shared=prefix_length(prompts))
             laid_out = {tuple(one): shared_prefix([rows[index] for index in one]) for one in parts}
             found = laid_out[tuple(most.rows)]
-            assert (most.ahead, most.own) == (found.ahead, len(found.ids) - found.ahead)
-            assert most.ahead + most.own == max(len(one.ids) for one in laid_out.values())
+            assert (most.ahead, most.own) == (found.ahead, len(found.ids) - found.ahead), (name, size)
+            assert most.tokens == max(len(one.ids) for one in laid_out.values()), (name, size)
             whole = [len(one.ids) for part, one in laid_out.items() if len(part) == len(parts[0])]
-            assert sum(usual) == pytest.approx(np.mean(whole), rel=0.05)
+            assert sum(usual) == pytest.approx(np.mean(whole), rel=0.15), (name, size)
+
+
+def test_large_parts_are_laid_out_by_what_all_rows_share(monkeypatch) -> None:
+    monkeypatch.setattr("slimtune.engine.groups._LONG", 4)
+    prompts = [(1, 2, 3, *([7] * 5 if n % 2 else [8] * n), n) for n in range(20)]
+    lengths = [len(prompt) + 1 for prompt in prompts]
+    (rows, ahead, own), usual = largest_part([[*range(10)], [*range(10, 20)]], prompts, lengths, shared=3)
+    assert list(rows) == [*range(10, 20)] and (ahead, own) == (3, sum(lengths[10:]) - 30)
+    assert usual == (3, sum(lengths) / 2 - 30)
 
 
 def test_fifty_steps_take_the_same_losses_with_shared_prefixes_as_without(tiny_model, task, tmp_path: Path) -> None:

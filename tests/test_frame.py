@@ -1,5 +1,7 @@
 """Rows in frames: filling changes nothing, and one frame serves rows of many lengths."""
 
+from functools import reduce
+
 import numpy as np
 import pytest
 
@@ -9,7 +11,7 @@ from test_attention import GROUPS, by_mask, layout  # noqa: E402
 from slimtune.engine.attention import row_attention  # noqa: E402
 from slimtune.engine.collate import IGNORE, answers, shared_prefix  # noqa: E402
 from slimtune.engine.frame import Frame, FrameView  # noqa: E402
-from slimtune.engine.frames import frames_for  # noqa: E402
+from slimtune.engine.frames import capture_tokens, frames_for  # noqa: E402
 from slimtune.engine.head import loss_at_head  # noqa: E402
 from slimtune.engine.render import Encoded  # noqa: E402
 from slimtune.plan import filled  # noqa: E402
@@ -28,7 +30,8 @@ def places_in(frame: Frame, laid) -> torch.Tensor:
 def test_a_framed_row_gives_what_the_mask_gives(groups, alone) -> None:
     laid = layout(groups)
     alike = [Frame.least(layout(other)) for other in ALL.values()]
-    frame = Frame.over([need for need in alike if bool(need.ahead) == bool(laid.ahead)][: 1 if alone else None])
+    alike = [need for need in alike if bool(need.ahead) == bool(laid.ahead)]
+    frame = reduce(Frame.most, alike).room_for(reduce(Frame.least_of, alike))
     frame = Frame.least(laid).roomy() if alone else frame
     view = FrameView.of(frame, frame.fill(laid))
     assert frame.fits(Frame.least(laid)) and frame.tokens >= len(laid.ids)
@@ -99,7 +102,7 @@ def passages(steps: int, rows: int) -> list[Frame]:
 @pytest.mark.parametrize("rows", [8, 16, 64])
 def test_a_few_frames_serve_a_run_whose_passages_come_in_random_order(rows) -> None:
     needs = passages(150, rows)
-    frames = frames_for(needs[::3], times=3)
+    frames = frames_for(needs[::3], times=3, capture=5000)
     largest = max(need.roomy().tokens for need in needs[::3])
     assert len(frames) <= 10 and all(frame.tokens <= largest for frame in frames)
     assert all(any(frame.fits(need) for frame in frames) for need in needs[::3])
@@ -109,21 +112,24 @@ def test_a_few_frames_serve_a_run_whose_passages_come_in_random_order(rows) -> N
     assert one_by_one > 2 * (len(frames) + len(unseen))
 
 
-def test_the_longer_a_run_the_less_is_filled_up() -> None:
+def test_the_longer_a_run_and_the_quicker_a_capture_the_less_is_filled_up() -> None:
     needs = passages(60, 16)
 
-    def filling(times: float) -> float:
-        frames = frames_for(needs, times=times)
+    def chosen(times: float, capture: float = 5000) -> tuple[int, float]:
+        """How many frames, and what is computed in them for each token that there is."""
+        frames = frames_for(needs, times=times, capture=capture)
         taken = [min(frame.tokens for frame in frames if frame.fits(need)) for need in needs]
-        return sum(taken) / sum(need.tokens for need in needs)
+        return len(frames), sum(taken) / sum(need.tokens for need in needs)
 
-    assert filling(100) < filling(1) and len(frames_for(needs, times=100)) > len(frames_for(needs, times=1))
+    few, many, quick = chosen(1), chosen(100), chosen(1, capture=50)
+    assert min(many[0], quick[0]) > few[0] and max(many[1], quick[1]) < few[1]
+    assert capture_tokens(1.35e8) > 3 * capture_tokens(4e9) > 3 * capture_tokens(8e9) > 0
 
 
 def test_rows_that_share_and_rows_that_do_not_have_frames_of_their_own() -> None:
     needs = [Frame.least(shared_prefix(banking_row(np.random.default_rng(3))))]
     needs += [Frame.least(layout([(0, [(1, 3)])])), Frame.least(layout([(0, [(5, 2), (9, 9)])]))]
-    frames = frames_for(needs, times=1)
+    frames = frames_for(needs, times=1, capture=5000)
     assert all(any(frame.fits(need) for frame in frames) for need in needs)
     assert {bool(frame.ahead) for frame in frames} == {True, False}
 

@@ -8,6 +8,7 @@ import pytest
 from slimtune.check import plan_of, ready
 from slimtune.errors import CannotWrite, UserError
 from slimtune.gpus import DetectedGpu, get_gpu
+from slimtune.lengths import guess_tokens
 from slimtune.models import get_model
 from slimtune.plan import (
     Setting,
@@ -92,7 +93,7 @@ def test_room_is_kept_for_captured_steps():
     smallest = dataclasses.replace(on_gpu("16bit", "bf16", False, 1, 640, 64), prefix_tokens=600)
     found = candidates(
         get_model("qwen3-1.7b"), smallest, get_gpu("L4"), layouts=["shared-prefix", "padded"], weights=["16bit"],
-        sizes=[8], together={}, row_tokens=630.0, batch=8, room_gib=22.0,
+        sizes=[8], together=None, row_tokens=630.0, batch=8, room_gib=22.0,
     )  # fmt: skip
     replayed = [one for one in found if is_replayed(get_model("qwen3-1.7b"), one.setting)]
     assert len(found) > 4 and len(replayed) == 1
@@ -103,8 +104,8 @@ def test_room_is_kept_for_captured_steps():
 def test_rows_that_are_known_are_planned_by_what_is_computed_together_and_not_all_by_the_longest():
     shared = {"prefix_tokens": 600, "longest_row_tokens": 1000, "batch": 64, "collation": "shared-prefix"}
     longest = plan_for("smollm2-135m-instruct", "H200", **shared)
-    together = {64: Together((600, 400 + 63 * 20), (600, 64 * 22))}
-    known = plan_for("smollm2-135m-instruct", "H200", together=together, **shared)
+    together = Together((600, 400 + 63 * 20), (600, 64 * 22))
+    known = plan_for("smollm2-135m-instruct", "H200", together=lambda size: together, **shared)
     assert known.together.largest == (600, 1660) and known.micro_batch == 64
     assert known.setting.tokens < longest.setting.tokens / 4
     assert known.peak_gib["expected"] < longest.peak_gib["expected"]
@@ -315,7 +316,7 @@ def test_a_refusal_on_the_cpu_does_not_offer_4_bit():
 
 
 def test_what_a_plan_promises_adds_up_and_survives_json():
-    plan = plan_for("qwen3-4b", "RTX 4090")
+    plan = plan_for("qwen3-4b", "RTX 4090", together=lambda size: Together((10, 500 * size), (10, 400 * size)))
     assert sum(plan.parts_gib.values()) == pytest.approx(plan.peak_gib["expected"], abs=0.01)
     assert plan.peak_gib["low"] < plan.peak_gib["expected"] < plan.peak_gib["high"] <= plan.room_gib
     assert json.loads(json.dumps(plan.as_json(), allow_nan=False)) == plan.as_json()
@@ -411,10 +412,39 @@ def test_rows_that_share_in_groups_are_planned_by_what_groups_share():
 
     grouped, alike = plan("text2sql"), plan("smart_home")
     rows = grouped.micro_batch * (grouped.longest_row_tokens - grouped.prefix_tokens)
-    (ahead, own), usual = grouped.together
+    (ahead, own), usual = grouped.together.largest, grouped.together.usual
     assert grouped.micro_batch == 16 and ahead > grouped.prefix_tokens and sum(usual) < ahead + own < rows / 3
-    (ahead, own), usual = alike.together
+    (ahead, own), usual = alike.together.largest, alike.together.usual
     assert ahead == usual[0] == alike.prefix_tokens and usual[1] < own
     assert own <= 16 * (alike.longest_row_tokens - alike.prefix_tokens)
     ungrouped = dataclasses.replace(grouped.setting, together=None)
     assert sum(parts_gib(get_model("qwen3-4b"), ungrouped).values()) > 2 * grouped.peak_gib["expected"]
+
+
+@pytest.mark.parametrize(("task", "context"), [("voice_banking", 1280), ("banking77", 128), ("text2sql", 768)])
+def test_rows_cut_at_the_context_are_never_planned_as_less_than_nothing(task, context):
+    """Their beginning may be guessed to be longer than that."""
+    document = Document({"model": "qwen3-4b", "task": task, "data": {"skip_bad": True}, "context": context})
+    prepared = ready(check_recipe(document, "r.yaml"))
+    of = guess_tokens(prepared.task.train).together(prepared.recipe)
+    for size in (1, 4, 16):
+        found = of(16, size)
+        assert min(found.largest) >= 0 and found.largest[1] > 0 and max(found.usual) <= sum(found.largest)
+        assert sum(found.largest) <= size * context + 2
+
+
+def test_what_is_pinned_is_held_against_plans_that_know_the_rows_too():
+    """Questions about few databases: by what groups share, 16 rows at a time fit."""
+    (note,) = [
+        note for note in plan_of(
+            ready(check_recipe(Document({"model": "qwen3-8b", "task": "text2sql", "data": {"skip_bad": True},
+                                         "train": {"batch": 16, "micro_batch": 4}}), "r.yaml")), gpu=get_gpu("L4"),
+        ).notes if "micro_batch is pinned" in note
+    ]  # fmt: skip
+    assert "16 rows" in note
+
+
+def test_a_hundredth_of_an_epoch_is_a_row():
+    document = Document({"model": "qwen3-4b", "task": "text2sql", "train": {"epochs": 0.001, "batch": 8}})
+    plan = plan_of(ready(check_recipe(document, "r.yaml")), gpu=get_gpu("T4"))
+    assert plan.steps == 1 and sum(plan.together.largest) > 0

@@ -1,4 +1,4 @@
-"""The loss of a batch, with logits for answers only.
+"""The loss of a batch, with logits for answers only; and what a model has to be told of its loss.
 
 Most tokens of a row are its prompt, and nothing is asked of them. Unsloth and transformers compute their logits all the
 same: for Gemma 3's 262,144 words 6 bytes each, 12 GiB for 8,192 tokens. So between the decoder and the head, only the

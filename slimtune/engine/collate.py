@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import torch
 
-from slimtune.engine.groups import prefix_groups, prefix_length
+from slimtune.engine.groups import shared_groups
 from slimtune.engine.render import Encoded
 
 IGNORE = -100
@@ -46,24 +46,15 @@ def check_asked(targets: torch.Tensor, rows: Sequence[Encoded]) -> None:
     assert sorted(targets.tolist()) == sorted(due), "the loss is not on the answers"
 
 
-@dataclass(frozen=True)
-class Layout:
-    """One row of all examples: the prefix of each group first, then the suffixes, group by group. Each tensor is [T].
-    `group` numbers the groups; `segment` is 0 in a prefix, and numbers the suffixes from 1 over all groups. `before` is
-    the place of the token that comes before in its own example, NOWHERE at its beginning. `prefixes` [groups] and
-    `suffixes` [rows] are their tokens, `members` [groups] the rows of each, `order` [rows] which row each suffix is of.
-    Without a prefix there is one group."""
+@dataclass(frozen=True, kw_only=True)
+class Lengths:
+    """Of one row of all examples: the tokens of the prefix of each group [groups] and of each suffix [rows], the rows
+    of each group, and how many tokens are asked for. Without a prefix there is one group."""
 
-    ids: torch.Tensor
-    labels: torch.Tensor
-    positions: torch.Tensor
-    group: torch.Tensor
-    segment: torch.Tensor
-    before: torch.Tensor
     prefixes: tuple[int, ...]
     suffixes: tuple[int, ...]
     members: tuple[int, ...]
-    order: tuple[int, ...]
+    answers: int
 
     @property
     def ahead(self) -> int:
@@ -76,6 +67,22 @@ class Layout:
         ends = itertools.accumulate(self.members)
         return tuple(sum(self.suffixes[end - count : end]) for end, count in zip(ends, self.members, strict=True))
 
+
+@dataclass(frozen=True, kw_only=True)
+class Layout(Lengths):
+    """One row of all examples: the prefix of each group first, then the suffixes, group by group. Each tensor is [T].
+    `group` numbers the groups; `segment` is 0 in a prefix, and numbers the suffixes from 1 over all groups. `before` is
+    the place of the token that comes before in its own example, NOWHERE at its beginning. `order` [rows]: which row
+    each suffix is of."""
+
+    ids: torch.Tensor
+    labels: torch.Tensor
+    positions: torch.Tensor
+    group: torch.Tensor
+    segment: torch.Tensor
+    before: torch.Tensor
+    order: tuple[int, ...]
+
     def mask(self, *, window: int | None = None) -> torch.Tensor:
         """Who may attend to whom, [1, 1, T, T] boolean. `window`: to how many tokens at most, itself among them."""
         place = torch.arange(len(self.ids), device=self.ids.device)
@@ -86,16 +93,27 @@ class Layout:
         return seen[None, None]
 
 
+def lengths_of(rows: Sequence[Encoded]) -> Lengths:
+    """What `shared_prefix` is going to lay out."""
+    return _lengths(rows, *shared_groups([row.prompt for row in rows]))
+
+
+def _lengths(rows: Sequence[Encoded], groups: Sequence[Sequence[int]], prefixes: Sequence[int]) -> Lengths:
+    suffixes = [
+        len(rows[index]) - shared for members, shared in zip(groups, prefixes, strict=True) for index in members
+    ]
+    return Lengths(
+        prefixes=tuple(prefixes), suffixes=tuple(suffixes), members=tuple(map(len, groups)),
+        answers=sum(len(row.answer) for row in rows),
+    )  # fmt: skip
+
+
 def shared_prefix(rows: Sequence[Encoded]) -> Layout:
-    """All rows as one, in groups that share a prefix. One row whose prompt is a single token has nothing to share, and
-    then no row does: attention takes prefixes of all groups or of none."""
-    groups = prefix_groups([row.prompt for row in rows])
-    prefixes = [prefix_length([rows[index].prompt for index in members]) for members in groups]
-    if not all(prefixes):
-        groups, prefixes = [list(range(len(rows)))], [0]
+    """All rows as one, in groups that share a prefix."""
+    groups, prefixes = shared_groups([row.prompt for row in rows])
     starts = list(itertools.accumulate(prefixes, initial=0))
     ids, labels, positions, group, segment, before = [], [], [], [], [], []
-    suffixes: list[int] = []
+    numbers = itertools.count(1)
 
     def add(prompt: tuple[int, ...], answer: tuple[int, ...], *, first: int, number: int, own: int, ahead: int) -> None:
         length, here = len(prompt) + len(answer), len(ids)
@@ -111,8 +129,9 @@ def shared_prefix(rows: Sequence[Encoded]) -> Layout:
     for number, (members, shared) in enumerate(zip(groups, prefixes, strict=True)):
         ahead = starts[number] + shared - 1 if shared else NOWHERE
         for row in (rows[index] for index in members):
-            suffixes.append(len(row) - shared)
-            add(row.prompt[shared:], row.answer, first=shared, number=number, own=len(suffixes), ahead=ahead)
-    tensors = [torch.tensor(values) for values in (ids, labels, positions, group, segment, before)]
-    order = tuple(itertools.chain(*groups))
-    return Layout(*tensors, tuple(prefixes), tuple(suffixes), tuple(map(len, groups)), order)
+            add(row.prompt[shared:], row.answer, first=shared, number=number, own=next(numbers), ahead=ahead)
+    return Layout(
+        **vars(_lengths(rows, groups, prefixes)), ids=torch.tensor(ids), labels=torch.tensor(labels),
+        positions=torch.tensor(positions), group=torch.tensor(group), segment=torch.tensor(segment),
+        before=torch.tensor(before), order=tuple(itertools.chain(*groups)),
+    )  # fmt: skip

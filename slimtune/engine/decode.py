@@ -10,7 +10,7 @@ import torch
 from transformers import DynamicCache, LogitsProcessorList, StoppingCriteriaList
 
 from slimtune.engine.circles import LEAST_TOKENS, Circles
-from slimtune.engine.collate import prefix_length
+from slimtune.engine.groups import prefix_length
 from slimtune.engine.load import Loaded
 from slimtune.engine.sampling import Draws
 

@@ -5,14 +5,13 @@ of their own that nothing else sees; how many sequences there are and how long t
 Then lengths are numbers in a buffer and not shapes, and a step that was captured for one row serves the next.
 """
 
-from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 
 import numpy as np
 import torch
 
 from slimtune.engine.attention import Row
-from slimtune.engine.collate import IGNORE, NOWHERE, Layout, answers
+from slimtune.engine.collate import IGNORE, NOWHERE, Layout, Lengths, answers
 from slimtune.engine.kernels import Sequences
 from slimtune.plan import filled
 
@@ -34,29 +33,33 @@ class Frame:
     longest_group: int
 
     @classmethod
-    def least(cls, layout: Layout) -> "Frame":
+    def least(cls, row: Lengths) -> "Frame":
         """No room to spare; but a token of filling after the prefixes, so that what fills the suffixes sees one too."""
         return cls(
-            layout.ahead + bool(layout.ahead), sum(layout.suffixes), len(layout.prefixes), len(layout.suffixes),
-            int((layout.labels != IGNORE).sum()), max(*layout.prefixes, 1), max(layout.suffixes),
-            max(layout.suffix_tokens),
+            row.ahead + bool(row.ahead), sum(row.suffixes), len(row.prefixes), len(row.suffixes), row.answers,
+            max(*row.prefixes, 1), max(row.suffixes), max(row.suffix_tokens),
         )  # fmt: skip
 
     def roomy(self) -> "Frame":
         """One with a little room to spare."""
-        return Frame.over([self])
+        return self.room_for(self)
 
-    @classmethod
-    def over(cls, needs: Sequence["Frame"]) -> "Frame":
-        """A frame for each of these least ones, with a little room to spare, in which no filling is longer than the
-        longest may be. None is longer than all together: kernels refuse that."""
-        most = cls(*map(max, zip(*map(astuple, needs), strict=True)))
-        ahead, own = filled(most.ahead), filled(most.own)
-        spare = own - min(need.own for need in needs)
-        prefix = power_of_two(most.longest_prefix, ahead - min(need.ahead for need in needs) + 1, _BLOCK)
-        suffix, group = (power_of_two(longest, spare, _BLOCK) for longest in (most.longest_suffix, most.longest_group))
-        return cls(
-            ahead, own, power_of_two(most.groups), -(-most.rows // 8) * 8, filled(most.answers),
+    def most(self, other: "Frame") -> "Frame":
+        return Frame(*map(max, astuple(self), astuple(other)))
+
+    def least_of(self, other: "Frame") -> "Frame":
+        return Frame(*map(min, astuple(self), astuple(other)))
+
+    def room_for(self, least: "Frame") -> "Frame":
+        """A frame for least ones between `least` and this one in every way, with a little room to spare, in which no
+        filling is longer than the longest may be. None is longer than all together: kernels refuse that."""
+        ahead, own = filled(self.ahead), filled(self.own)
+        prefix = power_of_two(self.longest_prefix, ahead - least.ahead + 1, _BLOCK)
+        suffix, group = (
+            power_of_two(longest, own - least.own, _BLOCK) for longest in (self.longest_suffix, self.longest_group)
+        )
+        return Frame(
+            ahead, own, power_of_two(self.groups), -(-self.rows // 8) * 8, filled(self.answers),
             min(prefix, max(ahead, 1)), min(suffix, own), min(group, own),
         )  # fmt: skip
 

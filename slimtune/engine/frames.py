@@ -5,24 +5,31 @@ nothing. Where prompts share a long beginning all rows are about as long, and on
 come in random order hardly two are, and a frame for each would be captured all the time.
 """
 
+import math
 from collections.abc import Sequence
 
 from slimtune.engine.frame import Frame
 
 MOST = 20  # graphs that are kept: each takes some of the card outside of what torch reserves
-_CAPTURE = 5000  # tokens that are computed in the time of a capture: of a 4B model, on an H200
 _FILLING = (17 / 16, 9 / 8, 5 / 4, 3 / 2, 2, 4)  # times as many tokens, in a frame, as its shortest row has
 
 
-def frames_for(needs: Sequence[Frame], *, times: float) -> tuple[Frame, ...]:
+def capture_tokens(params: float) -> int:
+    """How many tokens a model of so many weights computes in the time of a capture, on an H200: 8,000 of Qwen3-4B and
+    40,000 of SmolLM2-135M, by two contests of each with few captures and with many (BENCHMARKS.md)."""
+    return round(8000 * math.sqrt(4e9 / params))
+
+
+def frames_for(needs: Sequence[Frame], *, times: float, capture: float) -> tuple[Frame, ...]:
     """Frames that hold `needs`, the least frames of rows that stand for `times` as many each: those for which least is
-    computed in all. None is larger than the frame of the largest need by itself, so that memory is what it was."""
+    computed in all, a capture being so many tokens. None is larger than the frame of the largest need by itself, so
+    that memory is what it was."""
     choices = [_covering(needs, filling) for filling in _FILLING]
     few = [frames for frames in choices if len(frames) <= MOST] or [min(choices, key=len)[:MOST]]
 
     def tokens(frames: Sequence[Frame]) -> float:
         fitting = (min((frame.tokens for frame in frames if frame.fits(need)), default=0) for need in needs)
-        return _CAPTURE * len(frames) + times * sum(fitting)
+        return capture * len(frames) + times * sum(fitting)
 
     return tuple(min(few, key=tokens))
 
@@ -32,11 +39,16 @@ def _covering(needs: Sequence[Frame], filling: float) -> list[Frame]:
     most = max((need.roomy().tokens for need in needs), default=0)
     left, frames = sorted(set(needs), key=lambda need: (-need.tokens, repr(need))), []
     while left:
-        members = left[:1]
-        for need in (need for need in left[1:] if bool(need.ahead) == bool(members[0].ahead)):
-            frame = Frame.over([*members, need])
-            if frame.tokens <= most and frame.is_near(need, filling):
-                members.append(need)
-        frames.append(Frame.over(members))
-        left = [need for need in left if need not in members]
+        high = low = left[0]
+        others = []
+        for need in left[1:]:
+            wider, narrower = high.most(need), low.least_of(need)
+            frame = wider.room_for(narrower)
+            alike = bool(need.ahead) == bool(high.ahead) and frame.tokens <= most
+            if alike and frame.is_near(need, filling):
+                high, low = wider, narrower
+            else:
+                others.append(need)
+        frames.append(high.room_for(low))
+        left = others
     return frames

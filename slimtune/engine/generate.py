@@ -15,7 +15,7 @@ import torch
 
 from slimtune.data import Completion, Example
 from slimtune.engine.circles import circle_end
-from slimtune.engine.collate import prefix_length
+from slimtune.engine.groups import prefix_length
 from slimtune.engine.continued import Continued
 from slimtune.engine.decode import is_packed, packed, padded
 from slimtune.engine.load import Loaded

@@ -5,9 +5,11 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
-_SEEN = 64  # parts of a run that stand for all where rows share in groups
+_SEEN = 64  # parts of a run whose average stands for that of all where rows share in groups
 _FEW = 8  # of these, by which it is seen whether rows do
 _LITTLE = 0.95  # of the tokens that are left where only what all rows share is shared: groups leave no less
+_ROWS = 4000  # that are laid out at most in search of the largest part
+_LONG = 256  # rows of a part whose groups take too long to find for all: what all rows share is what counts then
 
 
 def prefix_groups(prompts: Sequence[Sequence[int]]) -> list[list[int]]:
@@ -45,13 +47,12 @@ def prefix_length(prompts: Sequence[Sequence[int]]) -> int:
     return least
 
 
-def computed_once(prompts: Sequence[Sequence[int]], lengths: Sequence[float]) -> tuple[int, float]:
-    """Rows with these prompts, of so many tokens each, laid out as one: the tokens of all prefixes, and of the rest."""
-    ahead, own = 0, sum(lengths)
-    for group in prefix_groups(prompts):
-        shared = prefix_length([prompts[index] for index in group])
-        ahead, own = ahead + shared, own - len(group) * shared
-    return ahead, own
+def shared_groups(prompts: Sequence[Sequence[int]]) -> tuple[list[list[int]], list[int]]:
+    """Groups as they are computed, and the tokens of their prefixes. A prompt of a single token has nothing to share,
+    and then no prompt does: attention takes prefixes of all groups or of none."""
+    groups = prefix_groups(prompts)
+    prefixes = [prefix_length([prompts[index] for index in group]) for group in groups]
+    return (groups, prefixes) if all(prefixes) else ([list(range(len(prompts)))], [0])
 
 
 def parts_of_batches(order: Sequence[int], *, batch: int, micro_batch: int) -> list[Sequence[int]]:
@@ -67,28 +68,39 @@ class Laid(NamedTuple):
     ahead: float
     own: float
 
+    @property
+    def tokens(self) -> float:
+        return self.ahead + self.own
+
 
 def largest_part(
-    parts: Sequence[Sequence[int]], prompts: Sequence[Sequence[int]], lengths: Sequence[float]
+    parts: Sequence[Sequence[int]], prompts: Sequence[Sequence[int]], lengths: Sequence[float], *, shared: int
 ) -> tuple[Laid, tuple[float, float]]:
     """The part of a run that is most tokens as one row, and what a part is on average: tokens of all prefixes, and of
-    the rest. Where rows share in groups, some of the parts stand for all."""
+    the rest. `shared`: tokens that all prompts begin with. Where rows share in groups, parts are laid out from the one
+    on that would be most if they did not, until none can be more, or _ROWS have been: it may be a little less then."""
 
     def laid_out(part: Sequence[int]) -> Laid:
-        return Laid(part, *computed_once([prompts[row] for row in part], [lengths[row] for row in part]))
+        groups, prefixes = shared_groups([prompts[row] for row in part])
+        spared = sum(len(group) * prefix for group, prefix in zip(groups, prefixes, strict=True))
+        return Laid(part, sum(prefixes), sum(lengths[row] for row in part) - spared)
 
-    def together(part: Sequence[int]) -> float:
-        return sum(lengths[row] for row in part)
+    def at_most(part: Sequence[int]) -> float:
+        return sum(lengths[row] for row in part) - (len(part) - 1) * shared
 
-    def tokens(laid: Laid) -> float:
-        return laid.ahead + laid.own
-
-    most, shared, size = laid_out(max(parts, key=together)), prefix_length(prompts), len(parts[0])
-    seen = [part for part in parts[:: math.ceil(len(parts) / _SEEN)] if len(part) == size]
-    few = [laid_out(part) for part in seen[:: _SEEN // _FEW]]
-    if sum(map(tokens, few)) > _LITTLE * sum(together(one.rows) - (size - 1) * shared for one in few):
-        mean = sum(map(together, parts)) / sum(map(len, parts))
-        return most, (shared, size * (mean - shared))
-    laid = [laid_out(part) for part in seen]
-    usual = sum(one.ahead for one in laid) / len(laid), sum(one.own for one in laid) / len(laid)
-    return max(most, *laid, key=tokens), usual
+    size, bounds = len(parts[0]), [at_most(part) for part in parts]
+    order = sorted(range(len(parts)), key=bounds.__getitem__, reverse=True)
+    if size > _LONG:
+        return Laid(parts[order[0]], shared, bounds[order[0]] - shared), (shared, sum(bounds) / len(bounds) - shared)
+    most, left = laid_out(parts[order[0]]), _ROWS
+    for index in order[1:]:
+        if bounds[index] <= most.tokens or left <= 0:
+            break
+        most, left = max(most, laid_out(parts[index]), key=Laid.tokens.fget), left - size
+    whole = [at for at, part in enumerate(parts) if len(part) == size]
+    seen = whole[:: math.ceil(len(whole) / _SEEN)]
+    few = seen[:: math.ceil(len(seen) / _FEW)]
+    if sum(laid_out(parts[at]).tokens for at in few) > _LITTLE * sum(bounds[at] for at in few):
+        return most, (shared, sum(bounds[at] for at in whole) / len(whole) - shared)
+    laid = [laid_out(parts[at]) for at in seen]
+    return most, (sum(one.ahead for one in laid) / len(laid), sum(one.own for one in laid) / len(laid))

@@ -1,7 +1,7 @@
 """The memory a training step really takes: the model in its real shape with random weights, trained for a few steps.
 
-The steps go through the trainer that real runs use. Rows are random tokens of the given lengths, all of them the
-longest there may be, so the peak is that of the worst micro-batch.
+The steps go through the trainer that real runs use. Rows are random tokens of the given lengths, as many in all
+as the largest micro-batch has, so the peak is its peak.
 """
 
 from unsloth import FastLanguageModel  # noqa: I001  first: it patches what the others import
@@ -142,9 +142,11 @@ def measure_setting(spec: ModelSpec, setting: Setting, folder: Path, *, yarn: Ya
     """What a setting takes on this card. Raises UserError where it does not fit."""
     loaded = load_hollow(spec, setting, folder, window=setting.row_tokens, yarn=yarn, skip=None)
     evenly, shared = setting.row_tokens, setting.prefix_tokens
-    if setting.together:  # as many tokens in all, of rows that share one prefix and are no longer
-        shared = min(setting.together.largest[0], setting.row_tokens - 2)
-        evenly = shared + math.ceil((sum(setting.together.largest) - shared) / setting.micro_batch)
+    if setting.together:  # as many tokens in all, of rows that share one prefix and are no longer than the longest
+        (ahead, own), size = setting.together.largest, setting.micro_batch
+        spared = (size * setting.row_tokens - ahead - own) // max(1, size - 1)
+        shared = max(0, min(ahead, spared, setting.row_tokens - 2))
+        evenly = shared + math.ceil((ahead + own - shared) / size)
     return measure_steps(
         loaded,
         micro_batch=setting.micro_batch,

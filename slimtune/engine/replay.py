@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from slimtune.engine.attention import over_segments
-from slimtune.engine.collate import Layout
+from slimtune.engine.collate import Lengths
 from slimtune.engine.frame import Frame, FrameView
 from slimtune.engine.frames import MOST, frames_for
 from slimtune.engine.head import loss_at_head
@@ -106,14 +106,15 @@ class Replays:
         self._gradients.clear()
         release()
 
-    def expect(self, layouts: Sequence[Layout], *, times: float) -> None:
-        """Choose frames for rows that will come, each of which stands for `times` as many."""
+    def expect(self, rows: Sequence[Lengths], *, times: float, capture: float) -> None:
+        """Choose frames for rows that will come, each of which stands for `times` as many; a capture takes the time of
+        so many tokens."""
         if self.capturing:
-            self._expected = frames_for([Frame.least(layout) for layout in layouts], times=times)
+            self._expected = frames_for([Frame.least(row) for row in rows], times=times, capture=capture)
 
-    def frame_for(self, layout: Layout) -> Frame:
+    def frame_for(self, row: Lengths) -> Frame:
         """One that was chosen for such rows, or was captured and holds the row without much waste; else a new one."""
-        needs = Frame.least(layout)
+        needs = Frame.least(row)
         fitting = [frame for frame in self._expected if frame.fits(needs)]
         fitting += [frame for frame in self._known if frame.holds(needs)]
         return min(fitting, key=lambda frame: frame.tokens) if fitting else needs.roomy()

@@ -5,8 +5,9 @@ from typing import Any
 
 import torch
 
-from slimtune.engine.collate import IGNORE, check_asked, shared_prefix
+from slimtune.engine.collate import IGNORE, check_asked, lengths_of, shared_prefix
 from slimtune.engine.frame import Frame
+from slimtune.engine.frames import capture_tokens
 from slimtune.engine.load import Loaded
 from slimtune.engine.render import Encoded
 from slimtune.engine.replay import Replays
@@ -16,8 +17,8 @@ from slimtune.engine.row_layers import RowLayers
 class RowSteps:
     """Of one model in training."""
 
-    def __init__(self, replays: Replays):
-        self.replays = replays
+    def __init__(self, replays: Replays, *, capture: float):
+        self.replays, self._capture = replays, capture
         self._ahead: dict[tuple[int, ...], tuple[Frame, torch.Tensor]] = {}
 
     @classmethod
@@ -30,7 +31,7 @@ class RowSteps:
             backward=trainer.accelerator.backward, say=trainer.say,
             capturing=not trainer.args.gradient_checkpointing and not spec.shapes.experts,
         )  # fmt: skip
-        return cls(replays)
+        return cls(replays, capture=capture_tokens(spec.params_total))
 
     def step(self, parts: Sequence[Sequence[Encoded]], *, items: int) -> tuple[torch.Tensor, int]:
         """Forward and backward over all parts of a batch with so many supervised tokens: the loss, on its device, and
@@ -46,7 +47,7 @@ class RowSteps:
 
     def expect(self, parts: Sequence[Sequence[Encoded]], *, times: float) -> None:
         """Have frames chosen for a run, of which these parts of batches are one in `times`."""
-        self.replays.expect([shared_prefix(part) for part in parts], times=times)
+        self.replays.expect([lengths_of(part) for part in parts], times=times, capture=self._capture)
 
     def look_ahead(self, parts: Sequence[Sequence[Encoded]]) -> None:
         """What the next step is going to ask for."""

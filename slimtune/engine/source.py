@@ -41,7 +41,7 @@ def resolve_source(spec: ModelSpec, *, quantisation: str, revision: str | None) 
     return source
 
 
-def local_folder(spec: ModelSpec, *, say: Say | None = None) -> Path | None:
+def local_folder(spec: ModelSpec, *, revision: str | None = None, say: Say | None = None) -> Path | None:
     """The folder of a model that needs no network: embedded, a local path, or fetched before, in whatever precision;
     else None. `say` hears of an embedded model that is made first."""
     if spec.folder is not None:
@@ -53,7 +53,9 @@ def local_folder(spec: ModelSpec, *, say: Say | None = None) -> Path | None:
 
     for repository in filter(None, (spec.repo, spec.mirror_16bit, spec.dynamic_4bit, spec.plain_4bit)):
         with contextlib.suppress(LocalEntryNotFoundError):
-            return Path(snapshot_download(repository, allow_patterns=list(READ), local_files_only=True))
+            return Path(
+                snapshot_download(repository, revision=revision, allow_patterns=list(READ), local_files_only=True)
+            )
     return None
 
 

@@ -18,7 +18,7 @@ from slimtune.engine.arguments import arguments
 from slimtune.engine.checkpoint import Misses, write_checkpoint
 from slimtune.engine.collate import Batch, check_asked, padded, shared_prefix
 from slimtune.engine.compiled import graphs_compiled
-from slimtune.engine.groups import largest_part, parts_of_batches
+from slimtune.engine.groups import largest_part, parts_of_batches, prefix_length
 from slimtune.engine.row_steps import RowSteps
 from slimtune.engine.load import Loaded
 from slimtune.engine.memory import is_out_of_memory, release
@@ -28,7 +28,7 @@ from slimtune.engine.schedule import WARM_STEPS, Settings, StepReport, TrainResu
 from slimtune.engine.watch import Watch
 from slimtune.errors import Diverged, UserError
 
-_SEEN = 64  # batches of a run that frames are chosen by
+_SEEN = 256  # batches of a run that frames are chosen by
 
 
 class RowTrainer(SFTTrainer):
@@ -171,12 +171,13 @@ class RowTrainer(SFTTrainer):
     def probe(self, *, step: bool) -> None:
         """Forward and backward over what is most at a time, and an optimizer step that changes nothing, so that a run
         that cannot fit says so in its first minute."""
-        most = self._most()
-        state = torch.get_rng_state()
-        self._replayed(self.model, most)
+        state, tried = torch.get_rng_state(), 0
+        while tried != self.result.micro_batch:  # of fewer at a time, others are most
+            most, tried = self._most(), self.result.micro_batch
+            self._replayed(self.model, most)
         gradient = sum(p.grad.abs().sum().item() for p in self.model.parameters() if p.grad is not None)
         if gradient == 0:  # not a number: fp16 overflowed at the scaler's first guess, which is normal
-            raise Diverged("The gradient of the largest batch is zero everywhere: nothing would be learned.")
+            raise Diverged("The gradient of the rows that are tried first is zero: nothing would be learned.")
         if not self.spec.fast_path and not self.row_steps:
             self.counts_items = self._divides(most[: self.result.micro_batch])
         if step:
@@ -188,7 +189,8 @@ class RowTrainer(SFTTrainer):
         if self.settings.collation == "padded":
             return sorted(self.rows, key=len, reverse=True)[: max(2, self.result.micro_batch)]
         parts = self._parts([index for batch in self.batches for index in batch])
-        most, _ = largest_part(parts, [row.prompt for row in self.rows], [*map(len, self.rows)])
+        prompts = [row.prompt for row in self.rows]
+        most, _ = largest_part(parts, prompts, [*map(len, self.rows)], shared=prefix_length(prompts))
         return [self.rows[index] for index in most.rows]
 
     def _empty_step(self) -> None:

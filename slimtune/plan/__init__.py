@@ -16,7 +16,7 @@ from slimtune.plan.context import Yarn, context_problem, holds_needles, refuse_n
 from slimtune.plan.host import disk_gib, ram_gib, refuse_full_disk
 from slimtune.plan.memory import Setting, Together, filled, high_gib, parts_gib, with_levers
 from slimtune.plan.pinned import pinned_words
-from slimtune.plan.planner import Plan, choose_precision, make_plan, powers_of_two_dividing
+from slimtune.plan.planner import Plan, choose_precision, make_plan
 from slimtune.plan.rows import rows_at_a_time
 from slimtune.plan.speed import Speed, estimate_speed
 
@@ -39,7 +39,6 @@ __all__ = [
     "parts_gib",
     "pinned_words",
     "possible_layouts",
-    "powers_of_two_dividing",
     "ram_gib",
     "refuse_full_disk",
     "refuse_needles",

@@ -7,7 +7,7 @@ by arithmetic (speed.py, memory.py), and the fastest that fits is taken.
 
 import dataclasses
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from slimtune.gpus import DetectedGpu, GpuSpec
@@ -58,19 +58,19 @@ def candidates(
     layouts: Sequence[str],
     weights: Sequence[str],
     sizes: Sequence[int],
-    together: Mapping[int, Together],
+    together: Callable[[int], Together] | None,
     row_tokens: float,
     batch: int,
     room_gib: float,
 ) -> list[Candidate]:
-    """All combinations, `smallest` giving what they have in common; `sizes`: of micro-batches, `together`: what these
-    are, where rows are known. `row_tokens`: the mean of all. Adam's moments are in 8 bits where 32 do not fit."""
+    """All combinations, `smallest` giving what they have in common; `sizes`: of micro-batches, `together`: what one of
+    a size is, where rows are known. `row_tokens`: the mean of all. Adam's moments are in 8 bits where 32 do not fit."""
     card, found = (gpu.spec or _A_CARD) if gpu else _A_CPU, []
     for collation, way, size in itertools.product(layouts, _ways(spec, smallest, weights), sizes):
         alike = collation == "shared-prefix"
         setting = dataclasses.replace(
             way, micro_batch=size, prefix_tokens=smallest.prefix_tokens if alike else 0,
-            together=together.get(size) if alike else None, framed=is_framed(collation, gpu),
+            together=together(size) if alike and together else None, framed=is_framed(collation, gpu),
         )  # fmt: skip
         if gpu is None and size > min(sizes) and setting.tokens > _ENOUGH_TOKENS_CPU:
             continue

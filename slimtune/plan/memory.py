@@ -25,7 +25,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
 
 from slimtune.models import ModelSpec
 
@@ -55,7 +54,8 @@ def in_frame(prefix: int, own: int) -> tuple[int, int]:
     return filled(prefix and prefix + 1), filled(own)
 
 
-class Together(NamedTuple):
+@dataclass(frozen=True)
+class Together:
     """What micro-batches are where prefixes are computed once: tokens of all their prefixes, and of the rest; of the
     one that has most in a run, and on average."""
 
@@ -229,7 +229,8 @@ def _step_gib(spec: ModelSpec, setting: Setting, fitted: Constants) -> dict[str,
 def _kernel_bytes(spec: ModelSpec, setting: Setting) -> int:
     """What attention of framed rows takes besides on cards that are older than FlashAttention 2 (those without bf16):
     keys and values for every head, and on the way back an fp32 gradient of queries in which each sequence has room for
-    the longest (kernel_backward.h of PyTorch 2.11, engine/kernels.py). Arithmetic: no such card was measured."""
+    the longest (kernel_backward.h of PyTorch 2.11, engine/kernels.py). As if of one prefix: several take a little more.
+    Arithmetic: no such card was measured."""
     if not setting.framed or setting.precision == "bf16":
         return 0
     ahead, own = setting.parts
@@ -243,7 +244,7 @@ def _step_gib_cpu(spec: ModelSpec, setting: Setting) -> dict[str, float]:
     shapes, tokens = spec.shapes, setting.tokens
     of_hidden, of_wide = _KEPT_CPU[setting.checkpointing]
     values = (of_hidden * shapes.hidden + of_wide * shapes.intermediate) * shapes.layers * tokens
-    if setting.prefix_tokens and not setting.checkpointing:  # suffixes are laid side by side for their attention
+    if setting.parts[0] and not setting.checkpointing:  # suffixes are laid side by side for their attention
         values += 3 * shapes.heads * shapes.head_dim * shapes.layers * setting.parts[1]
     return {"activations": values * 4 / GIB, "loss": setting.supervised * shapes.vocab * _LOSS_BYTES_CPU / GIB}
 

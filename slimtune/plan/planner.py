@@ -2,10 +2,9 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Literal
 
 import psutil
@@ -68,6 +67,8 @@ class Plan:
 
     def as_json(self) -> dict[str, Any]:
         listed = {"notes": list(self.notes), "alternatives": [dataclasses.asdict(one) for one in self.alternatives]}
+        if self.together:
+            listed["together"] = {name: list(tokens) for name, tokens in vars(self.together).items()}
         return dataclasses.asdict(self) | listed
 
 
@@ -86,7 +87,7 @@ def make_plan(
     longest_row_tokens: int | None = None,
     longest_answer_tokens: int | None = None,
     row_tokens_mean: float | None = None,
-    together: Mapping[int, Together] = MappingProxyType({}),
+    together: Callable[[int], Together] | None = None,
     collation: str = "auto",
     prefix_tokens: int = 0,
     ram_gib: float | None = None,
@@ -94,7 +95,7 @@ def make_plan(
     """The fastest setting that is predicted to fit, keeping the effective `batch`.
 
     `gpu` None means the CPU; `ram_gib` is what it may fill (default: three quarters of this machine's RAM, or of its
-    container's). `together`: what micro-batches of each size are, where rows are known. Without `longest_answer_tokens`
+    container's). `together`: what micro-batches of a size are, where rows are known. Without `longest_answer_tokens`
     every token counts as supervised. A number for `micro_batch`, "4bit" or "16bit", or a `collation` that is not "auto"
     pins that choice; `asked` is what the user said of the weights, where `quantisation` is what a run began with.
     Raises UserError where nothing fits, with what would.

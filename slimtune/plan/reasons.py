@@ -62,9 +62,7 @@ def refusal(spec: ModelSpec, smallest: Setting, gpu: GpuSpec | DetectedGpu | Non
     where = f"{gpu.name if gpu else 'this machine (RAM)'} has {room_gib:.1f} GiB to fill"
     smallest = with_levers(spec, smallest) if gpu else smallest
     half = smallest.row_tokens // 2
-    shorter = dataclasses.replace(
-        smallest, row_tokens=half, prefix_tokens=min(smallest.prefix_tokens, half - 1), together=None
-    )
+    shorter = dataclasses.replace(smallest, row_tokens=half, prefix_tokens=min(smallest.prefix_tokens, half - 1))
     knobs = [f"context {half}: {needs(shorter)}"] if half >= 128 else []
     if smallest.lora_r > 8:
         knobs.append(f"lora.r 8: {needs(dataclasses.replace(smallest, lora_r=8))}")

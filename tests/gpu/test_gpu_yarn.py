@@ -144,7 +144,7 @@ def test_unsloths_silent_linear_scaling_is_real_and_never_gets_past_the_engine(f
 
 
 def test_qwen3_8b_trains_three_steps_of_131072_tokens_in_4_bit(tmp_path: Path) -> None:
-    """Planned first. The trainer of real runs, without its trial of the longest rows: attention alone is some
+    """Planned first. The trainer of real runs, without its trial before the first step: attention alone is some
     5e15 floating-point operations forward, and a step computes it four and a half times over."""
     import torch
     from unsloth import FastLanguageModel

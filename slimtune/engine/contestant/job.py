@@ -80,7 +80,7 @@ class Job:
 
     @property
     def spec(self) -> ModelSpec:
-        return get_model(self.shape or self.model)
+        return get_model(self.shape) if self.shape else get_model(self.model, revision=self.revision)
 
     @property
     def last_step(self) -> int:
