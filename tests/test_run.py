@@ -49,7 +49,7 @@ def test_the_second_process_is_told_pid_host_and_time_and_a_dead_owner_is_succee
 def test_an_owner_that_has_not_written_its_name_yet_still_owns(tmp_path: Path, owner: str) -> None:
     child = hold(tmp_path)
     (tmp_path / "owner.json").write_text(owner)
-    with pytest.raises(UserError, match="owned by process"), open_run(tmp_path, IDENTITY):
+    with pytest.raises(UserError, match=r"owned by process \? on \? since \?"), open_run(tmp_path, IDENTITY):
         pass
     child.kill()
     child.wait()
@@ -66,6 +66,7 @@ def test_a_run_of_something_else_is_refused_with_what_changed_and_left_as_it_is(
     ):
         with pytest.raises(UserError, match=words), open_run(tmp_path, {**IDENTITY, **changed}):
             pass
+        assert (tmp_path / "owner.json").read_text() == "", "it signed: a beginning, for whoever waits"
     assert before == {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.name != "owner.json"}
     with open_run(tmp_path, IDENTITY) as run:
         assert run.has("a.json")
