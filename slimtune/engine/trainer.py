@@ -28,7 +28,7 @@ from slimtune.engine.schedule import WARM_STEPS, Settings, StepReport, TrainResu
 from slimtune.engine.watch import Watch
 from slimtune.errors import Diverged, UserError
 
-_SEEN = 256  # batches of a run that frames are chosen by
+_SEEN = 256  # parts of a run that frames are chosen by
 
 
 class RowTrainer(SFTTrainer):
@@ -89,11 +89,12 @@ class RowTrainer(SFTTrainer):
         return loss
 
     def expect(self) -> None:
-        """Have frames chosen for the run's rows, by some of its batches: the same ones wherever it goes on."""
+        """Have frames chosen for what is computed at a time, by some of it: the same ones wherever it goes on."""
         if self.row_steps:
-            every = math.ceil(len(self.batches) / _SEEN)
-            seen = [self.rows[index] for batch in self.batches[::every] for index in batch]
-            self.row_steps.expect(self._parts(seen), times=every)
+            parts = self._parts([index for batch in self.batches for index in batch])
+            every = math.ceil(len(parts) / _SEEN)
+            seen = [[self.rows[index] for index in part] for part in parts[::every]]
+            self.row_steps.expect(seen, times=every)
 
     def _parts(self, rows: Sequence[Any]) -> list[Sequence[Any]]:
         """What is computed at a time, of one batch or of several."""
