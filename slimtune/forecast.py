@@ -202,10 +202,10 @@ def forecast_all(card: Card | None, load: Load = STUDY) -> list[Line]:
 def load_of(prepared: Ready) -> Load:
     """A checked recipe's rows, in tokens as far as their characters tell."""
     recipe, counted = prepared.recipe, guess_tokens(prepared.task.train)
-    lengths = counted.lengths
+    lengths, longest = counted.lengths, min(max(counted.lengths), recipe.context.length)
     return Load(
-        len(lengths), recipe.train.epochs, max(lengths), sum(lengths) / len(lengths), max(counted.answers),
-        recipe.lora.r, prepared.batch, counted.prefix, partial(counted.together(recipe), prepared.batch),
+        len(lengths), recipe.train.epochs, longest, sum(lengths) / len(lengths), max(counted.answers), recipe.lora.r,
+        prepared.batch, counted.prefix, partial(counted.together(recipe), prepared.batch),
     )  # fmt: skip
 
 

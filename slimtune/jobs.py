@@ -67,9 +67,9 @@ def resume(folder: Path) -> None:
 def stop(folder: Path) -> None:
     """Ask a run to stop at its next whole step, with a checkpoint: it can be gone on with. Raises UserError where it
     does not run, or not on this machine."""
-    owner = read_state(folder).owner
+    state = read_state(folder)
+    owner, began = state.owner, state.phase == "running"
     if not owner.get("pid"):
-        began = read_state(folder).phase == "running"
         raise UserError(f"{folder.name} {'has only just begun: try again' if began else 'is not running'}.")
     if owner["host"] != socket.gethostname():
         raise UserError(f"{folder.name} runs on {owner['host']}. Stop it there: process {owner['pid']}.")

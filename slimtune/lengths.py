@@ -13,6 +13,8 @@ from slimtune.plan import Together
 from slimtune.recipe import Recipe
 from slimtune.tasks import Task
 
+_WORK = 2.5e6  # pairs of rows whose groups are found for a plan, of each size: a tenth of a second and more
+_EPOCHS = 20  # whose order stands for that of more
 _CHARACTERS_PER_TOKEN = 3.0  # for a first plan, before a tokenizer has counted; English text has 4 to 5
 
 
@@ -30,24 +32,30 @@ class RowTokens:
     def together(self, recipe: Recipe) -> Callable[[int, int], Together]:
         """Of a batch and a micro-batch: what a run computes at a time. Rows that are longer than the context are taken
         for rows of its length."""
-        from slimtune.engine.groups import largest_part, parts_of_batches, prefix_length
+        from slimtune.engine.groups import largest_part, parts_of_batches, prefix_length, usual_part
         from slimtune.engine.schedule import row_order
 
-        order = row_order(len(self.lengths), epochs=recipe.train.epochs, seed=recipe.seed).tolist()
-        lengths = [min(length, recipe.context.length) / self.unit for length in self.lengths]
+        context, rows = recipe.context.length, list(zip(self.prompts, self.lengths, strict=True))
+        if recipe.data.long_rows == "drop":
+            rows = [row for row in rows if row[1] <= context] or rows
+        lengths = [min(length, context) / self.unit for _, length in rows]
         prompts = [
             prompt if len(prompt) < length else prompt[: int(length) - 1]
-            for prompt, length in zip(self.prompts, lengths, strict=True)
+            for (prompt, _), length in zip(rows, lengths, strict=True)
         ]
-        shared = prefix_length(prompts)
+        order = row_order(len(rows), epochs=min(recipe.train.epochs, _EPOCHS), seed=recipe.seed).tolist()
+        given = {"prompts": prompts, "lengths": lengths, "shared": prefix_length(prompts), "work": _WORK}
 
         @cache
         def of(batch: int, micro_batch: int) -> Together:
             parts = parts_of_batches(order, batch=batch, micro_batch=micro_batch)
-            most, usual = largest_part(parts, prompts, lengths, shared=shared)
-            return Together(*((round(a * self.unit), math.ceil(b * self.unit)) for a, b in (most[1:], usual)))
+            most, usual = largest_part(parts, **given), usual_part(parts, **given)
+            return Together(self._tokens(most.ahead, most.own), self._tokens(*usual))
 
         return of
+
+    def _tokens(self, ahead: float, own: float) -> tuple[int, int]:
+        return round(ahead * self.unit), math.ceil(own * self.unit)
 
 
 @dataclass(frozen=True)
@@ -60,7 +68,7 @@ class TokenReport(RowTokens):
     samples: tuple[tuple[tuple[str, bool], ...], ...]
 
     def as_json(self) -> dict[str, Any]:
-        """Without the prompts."""
+        """Without the prompts, and what their items are."""
         told = [one.name for one in fields(self) if one.name not in ("prompts", "unit")]
         return {name: getattr(self, name) for name in told} | {"histogram": self.histogram(12)}
 

@@ -11,7 +11,7 @@ from slimtune.engine import decode, load, lora, sft, source
 from slimtune.engine.checkpoint import checkpoints, newest_whole
 from slimtune.engine.collate import padded, shared_prefix
 from slimtune.engine.generate import generate
-from slimtune.engine.groups import largest_part, parts_of_batches, prefix_groups, prefix_length
+from slimtune.engine.groups import largest_part, parts_of_batches, prefix_groups, prefix_length, usual_part
 from slimtune.engine.memory import is_out_of_memory
 from slimtune.engine.render import Encoded, make_renderer
 from slimtune.engine.schedule import row_order
@@ -229,7 +229,8 @@ def test_what_is_most_at_a_time_is_the_largest_row_that_a_run_lays_out() -> None
         for size in (8, 4, 2, 1):
             parts = parts_of_batches(order, batch=8, micro_batch=size)
             assert [row for part in parts for row in part] == order and max(map(len, parts)) <= size
-            most, usual = largest_part(parts, prompts, lengths, shared=prefix_length(prompts))
+            given = {"prompts": prompts, "lengths": lengths, "shared": prefix_length(prompts)}
+            most, usual = largest_part(parts, **given), usual_part(parts, **given, work=1e6)
             laid_out = {tuple(one): shared_prefix([rows[index] for index in one]) for one in parts}
             found = laid_out[tuple(most.rows)]
             assert (most.ahead, most.own) == (found.ahead, len(found.ids) - found.ahead), (name, size)
@@ -238,13 +239,17 @@ def test_what_is_most_at_a_time_is_the_largest_row_that_a_run_lays_out() -> None
             assert sum(usual) == pytest.approx(np.mean(whole), rel=0.15), (name, size)
 
 
-def test_large_parts_are_laid_out_by_what_all_rows_share(monkeypatch) -> None:
-    monkeypatch.setattr("slimtune.engine.groups._LONG", 4)
-    prompts = [(1, 2, 3, *([7] * 5 if n % 2 else [8] * n), n) for n in range(20)]
-    lengths = [len(prompt) + 1 for prompt in prompts]
-    (rows, ahead, own), usual = largest_part([[*range(10)], [*range(10, 20)]], prompts, lengths, shared=3)
-    assert list(rows) == [*range(10, 20)] and (ahead, own) == (3, sum(lengths[10:]) - 30)
-    assert usual == (3, sum(lengths) / 2 - 30)
+def test_a_search_that_is_cut_short_finds_no_part_that_is_not_there() -> None:
+    rng = np.random.default_rng(6)
+    prompts = [(*[int(n)] * int(20 * n), *rng.integers(100, 999, 5).tolist()) for n in rng.integers(1, 30, 400)]
+    given = {"prompts": prompts, "lengths": [len(prompt) + 1 for prompt in prompts], "shared": 0}
+    parts = parts_of_batches(row_order(400, epochs=3, seed=1).tolist(), batch=16, micro_batch=16)
+    whole = largest_part(parts, **given)
+    for work in (1, 2e4, 4e4):
+        found, usual = largest_part(parts, **given, work=work), usual_part(parts, **given, work=work)
+        assert found.rows in parts and 0.7 * whole.tokens < found.tokens <= whole.tokens
+        assert 0.5 * whole.tokens < sum(usual) <= whole.tokens
+    assert largest_part(parts, **given, work=1).tokens < whole.tokens, "it was not cut short"
 
 
 def test_fifty_steps_take_the_same_losses_with_shared_prefixes_as_without(tiny_model, task, tmp_path: Path) -> None:

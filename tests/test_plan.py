@@ -2,10 +2,12 @@
 
 import dataclasses
 import json
+import math
 
 import pytest
 
 from slimtune.check import plan_of, ready
+from slimtune.engine.schedule import count_steps, row_order
 from slimtune.errors import CannotWrite, UserError
 from slimtune.gpus import DetectedGpu, get_gpu
 from slimtune.lengths import guess_tokens
@@ -444,7 +446,25 @@ def test_what_is_pinned_is_held_against_plans_that_know_the_rows_too():
     assert "16 rows" in note
 
 
-def test_a_hundredth_of_an_epoch_is_a_row():
+def test_less_than_a_row_of_an_epoch_is_a_row():
     document = Document({"model": "qwen3-4b", "task": "text2sql", "train": {"epochs": 0.001, "batch": 8}})
     plan = plan_of(ready(check_recipe(document, "r.yaml")), gpu=get_gpu("T4"))
     assert plan.steps == 1 and sum(plan.together.largest) > 0
+    for rows, epochs, batch in ((67, 0.3, 20), (152, 0.37, 8), (10, 0.01, 4), (480, 1, 32)):
+        steps = plan_for("qwen3-4b", "T4", rows=rows, epochs=epochs, batch=batch).steps
+        assert (
+            steps
+            == count_steps(rows, epochs=epochs, batch=batch)
+            == math.ceil(len(row_order(rows, epochs=epochs, seed=1)) / batch)
+        )
+
+
+def test_rows_that_will_be_dropped_are_not_planned_for():
+    document = {"model": "qwen3-4b", "task": "voice_banking", "context": 2048, "data": {"skip_bad": True}}
+    whole = ready(check_recipe(Document(document), "r.yaml"))
+    lengths = guess_tokens(whole.task.train).lengths
+    context = sorted(lengths)[len(lengths) // 2]
+    dropped = {**document, "context": context, "data": {"skip_bad": True, "long_rows": "drop"}}
+    prepared = ready(check_recipe(Document(dropped), "r.yaml"))
+    found = guess_tokens(prepared.task.train).together(prepared.recipe)(1, 1).largest
+    assert sum(found) <= context + 1 and sum(found) >= 0.98 * max(n for n in lengths if n <= context)

@@ -15,15 +15,15 @@ _FILLING = (17 / 16, 9 / 8, 5 / 4, 3 / 2, 2, 4)  # times as many tokens, in a fr
 
 
 def capture_tokens(params: float) -> int:
-    """How many tokens a model of so many weights computes in the time of a capture, on an H200: 8,000 of Qwen3-4B and
-    40,000 of SmolLM2-135M, by two contests of each with few captures and with many (BENCHMARKS.md)."""
+    """How many tokens a model of so many weights computes in the time of a capture, on an H200: about 8,000
+    of Qwen3-4B and 40,000 of SmolLM2-135M, by two contests of each with few captures and with many (BENCHMARKS.md)."""
     return round(8000 * math.sqrt(4e9 / params))
 
 
 def frames_for(needs: Sequence[Frame], *, times: float, capture: float) -> tuple[Frame, ...]:
     """Frames that hold `needs`, the least frames of rows that stand for `times` as many each: those for which least is
-    computed in all, a capture being so many tokens. None is larger than the frame of the largest need by itself, so
-    that memory is what it was."""
+    computed in all, a capture being so many tokens. None is larger than the largest of their own frames, so that memory
+    is what it was."""
     choices = [_covering(needs, filling) for filling in _FILLING]
     few = [frames for frames in choices if len(frames) <= MOST] or [min(choices, key=len)[:MOST]]
 

@@ -15,9 +15,9 @@ import torch
 
 from slimtune.data import Completion, Example
 from slimtune.engine.circles import circle_end
-from slimtune.engine.groups import prefix_length
 from slimtune.engine.continued import Continued
 from slimtune.engine.decode import is_packed, packed, padded
+from slimtune.engine.groups import prefix_length
 from slimtune.engine.load import Loaded
 from slimtune.engine.memory import is_out_of_memory, release
 from slimtune.engine.sampling import Draws

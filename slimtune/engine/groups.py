@@ -8,8 +8,7 @@ from typing import NamedTuple
 _SEEN = 64  # parts of a run whose average stands for that of all where rows share in groups
 _FEW = 8  # of these, by which it is seen whether rows do
 _LITTLE = 0.95  # of the tokens that are left where only what all rows share is shared: groups leave no less
-_ROWS = 4000  # that are laid out at most in search of the largest part
-_LONG = 256  # rows of a part whose groups take too long to find for all: what all rows share is what counts then
+_A_ROW = 100  # a row takes as long to compare as so many pairs of rows to be weighed
 
 
 def prefix_groups(prompts: Sequence[Sequence[int]]) -> list[list[int]]:
@@ -73,34 +72,55 @@ class Laid(NamedTuple):
         return self.ahead + self.own
 
 
+def laid_out(part: Sequence[int], prompts: Sequence[Sequence[int]], lengths: Sequence[float]) -> Laid:
+    groups, prefixes = shared_groups([prompts[row] for row in part])
+    spared = sum(len(group) * prefix for group, prefix in zip(groups, prefixes, strict=True))
+    return Laid(part, sum(prefixes), sum(lengths[row] for row in part) - spared)
+
+
+def at_most(part: Sequence[int], lengths: Sequence[float], shared: int) -> float:
+    """Tokens of the rows as one where only the `shared` ones, which all prompts begin with, are computed once."""
+    return sum(lengths[row] for row in part) - (len(part) - 1) * shared
+
+
 def largest_part(
-    parts: Sequence[Sequence[int]], prompts: Sequence[Sequence[int]], lengths: Sequence[float], *, shared: int
-) -> tuple[Laid, tuple[float, float]]:
-    """The part of a run that is most tokens as one row, and what a part is on average: tokens of all prefixes, and of
-    the rest. `shared`: tokens that all prompts begin with. Where rows share in groups, parts are laid out from the one
-    on that would be most if they did not, until none can be more, or _ROWS have been: it may be a little less then."""
-
-    def laid_out(part: Sequence[int]) -> Laid:
-        groups, prefixes = shared_groups([prompts[row] for row in part])
-        spared = sum(len(group) * prefix for group, prefix in zip(groups, prefixes, strict=True))
-        return Laid(part, sum(prefixes), sum(lengths[row] for row in part) - spared)
-
-    def at_most(part: Sequence[int]) -> float:
-        return sum(lengths[row] for row in part) - (len(part) - 1) * shared
-
-    size, bounds = len(parts[0]), [at_most(part) for part in parts]
+    parts: Sequence[Sequence[int]],
+    prompts: Sequence[Sequence[int]],
+    lengths: Sequence[float],
+    *,
+    shared: int,
+    work: float = math.inf,
+) -> Laid:
+    """The part of a run that is most tokens as one row. They are laid out from the one on that would be most if rows
+    did not share in groups, until none can be more. `work`: of how many pairs of rows at most; where that ends it, what
+    is found may be a little less."""
+    bounds = [at_most(part, lengths, shared) for part in parts]
     order = sorted(range(len(parts)), key=bounds.__getitem__, reverse=True)
-    if size > _LONG:
-        return Laid(parts[order[0]], shared, bounds[order[0]] - shared), (shared, sum(bounds) / len(bounds) - shared)
-    most, left = laid_out(parts[order[0]]), _ROWS
+    most = laid_out(parts[order[0]], prompts, lengths)
     for index in order[1:]:
-        if bounds[index] <= most.tokens or left <= 0:
+        work -= len(parts[index]) * (len(parts[index]) + _A_ROW)
+        if bounds[index] <= most.tokens or work <= 0:
             break
-        most, left = max(most, laid_out(parts[index]), key=Laid.tokens.fget), left - size
-    whole = [at for at, part in enumerate(parts) if len(part) == size]
-    seen = whole[:: math.ceil(len(whole) / _SEEN)]
+        most = max(most, laid_out(parts[index], prompts, lengths), key=lambda one: one.tokens)
+    return most
+
+
+def usual_part(
+    parts: Sequence[Sequence[int]],
+    prompts: Sequence[Sequence[int]],
+    lengths: Sequence[float],
+    *,
+    shared: int,
+    work: float,
+) -> tuple[float, float]:
+    """What a part of a run is on average: tokens of all prefixes, and of the rest. Where rows share in groups, some of
+    the parts stand for all, of `work` pairs of rows at most."""
+    whole = [part for part in parts if len(part) == len(parts[0])]
+    most = max(1, min(_SEEN, int(work / (len(parts[0]) * (len(parts[0]) + _A_ROW)))))
+    seen = whole[:: math.ceil(len(whole) / most)]
     few = seen[:: math.ceil(len(seen) / _FEW)]
-    if sum(laid_out(parts[at]).tokens for at in few) > _LITTLE * sum(bounds[at] for at in few):
-        return most, (shared, sum(bounds[at] for at in whole) / len(whole) - shared)
-    laid = [laid_out(parts[at]) for at in seen]
-    return most, (sum(one.ahead for one in laid) / len(laid), sum(one.own for one in laid) / len(laid))
+    alike = sum(at_most(part, lengths, shared) for part in few)
+    if sum(laid_out(part, prompts, lengths).tokens for part in few) > _LITTLE * alike:
+        return shared, sum(at_most(part, lengths, shared) for part in whole) / len(whole) - shared
+    laid = [laid_out(part, prompts, lengths) for part in seen]
+    return sum(one.ahead for one in laid) / len(laid), sum(one.own for one in laid) / len(laid)

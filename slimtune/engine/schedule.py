@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from slimtune.plan import trained_on
+
 WARM_STEPS = 10
 
 
@@ -69,14 +71,10 @@ def optimizer_name(optimizer: str, precision: str, *, cuda: bool) -> str:
 
 def count_steps(rows: int, *, epochs: float, batch: int) -> int:
     """Optimizer steps of a run."""
-    return math.ceil(_trained_on(rows, epochs) / batch)
+    return math.ceil(trained_on(rows, epochs) / batch)
 
 
 def row_order(rows: int, *, epochs: float, seed: int) -> np.ndarray:
     """Row numbers in training order: a permutation an epoch, one after the other; a part of one for a part epoch."""
     whole = [np.random.default_rng([seed, epoch]).permutation(rows) for epoch in range(math.ceil(epochs))]
-    return np.concatenate(whole)[: _trained_on(rows, epochs)]
-
-
-def _trained_on(rows: int, epochs: float) -> int:
-    return max(1, round(rows * epochs))
+    return np.concatenate(whole)[: trained_on(rows, epochs)]

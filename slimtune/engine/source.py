@@ -59,9 +59,9 @@ def local_folder(spec: ModelSpec, *, revision: str | None = None, say: Say | Non
     return None
 
 
-def download_folder(spec: ModelSpec) -> Path | None:
+def download_folder(spec: ModelSpec, *, revision: str | None) -> Path | None:
     """Where a model will be fetched to; None where that is not needed."""
-    if local_folder(spec) is not None:
+    if local_folder(spec, revision=revision) is not None:
         return None
     from huggingface_hub.constants import HF_HUB_CACHE
 

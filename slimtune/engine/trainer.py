@@ -94,7 +94,7 @@ class RowTrainer(SFTTrainer):
             parts = self._parts([index for batch in self.batches for index in batch])
             every = math.ceil(len(parts) / _SEEN)
             seen = [[self.rows[index] for index in part] for part in parts[::every]]
-            self.row_steps.expect(seen, times=every)
+            self.row_steps.expect([self._most(), *seen], times=every)
 
     def _parts(self, rows: Sequence[Any]) -> list[Sequence[Any]]:
         """What is computed at a time, of one batch or of several."""
@@ -191,7 +191,7 @@ class RowTrainer(SFTTrainer):
             return sorted(self.rows, key=len, reverse=True)[: max(2, self.result.micro_batch)]
         parts = self._parts([index for batch in self.batches for index in batch])
         prompts = [row.prompt for row in self.rows]
-        most, _ = largest_part(parts, prompts, [*map(len, self.rows)], shared=prefix_length(prompts))
+        most = largest_part(parts, prompts, [*map(len, self.rows)], shared=prefix_length(prompts))
         return [self.rows[index] for index in most.rows]
 
     def _empty_step(self) -> None:

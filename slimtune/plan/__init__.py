@@ -10,7 +10,7 @@ rows_at_a_time       how many examples are answered together (rows.py)
 yarn_for             how a context beyond the native one is reached (context.py)
 """
 
-from slimtune.plan.batch import MOST_ROWS, usual_batch
+from slimtune.plan.batch import MOST_ROWS, trained_on, usual_batch
 from slimtune.plan.collation import SHARED_PREFIX_TYPES, possible_layouts
 from slimtune.plan.context import Yarn, context_problem, holds_needles, refuse_needles, usable_tokens, yarn_for
 from slimtune.plan.host import disk_gib, ram_gib, refuse_full_disk
@@ -43,6 +43,7 @@ __all__ = [
     "refuse_full_disk",
     "refuse_needles",
     "rows_at_a_time",
+    "trained_on",
     "usable_tokens",
     "usual_batch",
     "with_levers",

@@ -1,8 +1,13 @@
-"""How many rows make a step of the optimizer where nobody says: as many as share prefixes well, but not so many that
-few steps are left to learn in."""
+"""How many rows a run trains on, and how many make a step of the optimizer where nobody says: as many as share prefixes
+well, but not so many that few steps are left to learn in."""
 
 MOST_ROWS, _LEAST = 64, 8
 _ENOUGH_STEPS = 150
+
+
+def trained_on(rows: int, epochs: float) -> int:
+    """Rows of a run, each counted as often as it comes: at least one does."""
+    return max(1, round(rows * epochs))
 
 
 def usual_batch(rows: int, epochs: float) -> int:

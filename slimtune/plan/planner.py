@@ -12,6 +12,7 @@ import psutil
 from slimtune.errors import UserError
 from slimtune.gpus import DetectedGpu, GpuSpec
 from slimtune.models import ModelSpec
+from slimtune.plan.batch import trained_on
 from slimtune.plan.collation import is_framed, possible_layouts
 from slimtune.plan.fastest import Alternative, Candidate, alternatives, candidates, fastest
 from slimtune.plan.memory import GIB, Setting, Together, parts_gib, peak_gib
@@ -119,7 +120,7 @@ def make_plan(
         raise refusal(spec, smallest, gpu, room_gib)
     notes = chosen_words(spec, chosen, gpu, (asked or quantisation) if left_in_16bit(spec) is None else "4bit")
     return _plan(
-        spec, chosen, gpu, room_gib, batch=batch, examples=rows * epochs, row_tokens_mean=row_tokens_mean,
+        spec, chosen, gpu, room_gib, batch=batch, examples=trained_on(rows, epochs), row_tokens_mean=row_tokens_mean,
         context_tokens=context_tokens, others=alternatives(found, chosen, room_gib), notes=notes,
     )  # fmt: skip
 

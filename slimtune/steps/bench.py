@@ -61,9 +61,10 @@ class Bench:
             memory.cap_memory(self.as_gpu)
         spec, quantisation = self.prepared.spec, self.plan.quantisation
         pinned = read_json(self.run.folder / "source.json")["revision"] if self.run.has("source.json") else None
-        keep, cache = self.recipe.train.keep_checkpoints, source.download_folder(spec)
+        revision, keep = pinned or self.recipe.revision, self.recipe.train.keep_checkpoints
+        cache = source.download_folder(spec, revision=revision)
         refuse_full_disk(spec, self.plan.setting, keep_checkpoints=keep, run=self.run.folder, download=cache)
-        where = source.resolve_source(spec, quantisation=quantisation, revision=pinned or self.recipe.revision)
+        where = source.resolve_source(spec, quantisation=quantisation, revision=revision)
         self._same_model(where)
         renderer = load.load_renderer(spec, where, thinking=self.recipe.thinking)
         self.rows = self._encoded(renderer)
