@@ -33,7 +33,7 @@ def ran(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     os.chdir(at)
     text = (
         f"model: {tiny_model}\ntask: actions\nlora: {{r: 4, alpha: 8}}\ncontext: 256\n"
-        "train: {epochs: 12, lr: 5e-3, batch: 4}\nevaluate: {few_shot: 0, max_new_tokens: 4}\n"
+        "train: {epochs: 40, lr: 5e-3, batch: 4}\nevaluate: {few_shot: 0, max_new_tokens: 4}\n"
     )
     folder = jobs.start(text, name="tiny")
     assert read_state(folder).phase == "running" and [state.name for state in jobs.list_runs()] == [folder.name]
