@@ -32,7 +32,7 @@ class RowTokens:
     def together(self, recipe: Recipe) -> Callable[[int, int], Together]:
         """Of a batch and a micro-batch: what a run computes at a time. Rows that are longer than the context are taken
         for rows of its length."""
-        from slimtune.engine.groups import largest_part, parts_of_batches, prefix_length, usual_part
+        from slimtune.engine.parts import Rows, parts_of_batches
         from slimtune.engine.schedule import row_order
 
         context, rows = recipe.context.length, list(zip(self.prompts, self.lengths, strict=True))
@@ -44,13 +44,13 @@ class RowTokens:
             for (prompt, _), length in zip(rows, lengths, strict=True)
         ]
         order = row_order(len(rows), epochs=min(recipe.train.epochs, _EPOCHS), seed=recipe.seed).tolist()
-        given = {"prompts": prompts, "lengths": lengths, "shared": prefix_length(prompts), "work": _WORK}
+        run = Rows.of(prompts, lengths)
 
         @cache
         def of(batch: int, micro_batch: int) -> Together:
             parts = parts_of_batches(order, batch=batch, micro_batch=micro_batch)
-            most, usual = largest_part(parts, **given), usual_part(parts, **given)
-            return Together(self._tokens(most.ahead, most.own), self._tokens(*usual))
+            most = run.largest(parts, work=_WORK)
+            return Together(self._tokens(most.ahead, most.own), self._tokens(*run.usual(parts, work=_WORK)))
 
         return of
 
@@ -131,14 +131,10 @@ def count_tokens(spec: ModelSpec, task: Task, recipe: Recipe, *, say: Callable[[
     text, by_length = renderer.tokenizer.decode, sorted(rows, key=len)
     shown = {row.id: row for row in (rows[0], by_length[len(rows) // 2], by_length[-1])}
     return TokenReport(
-        counted.lengths,
-        counted.answers,
-        counted.prefix,
-        counted.prompts,
-        counted.unit,
-        sum(length > recipe.context.length for length in counted.lengths),
-        sum(counted.answers) / sum(counted.lengths),
-        tuple(((text(row.prompt), False), (text(row.answer), True)) for row in shown.values()),
+        **vars(counted),
+        too_long=sum(length > recipe.context.length for length in counted.lengths),
+        supervised=sum(counted.answers) / sum(counted.lengths),
+        samples=tuple(((text(row.prompt), False), (text(row.answer), True)) for row in shown.values()),
     )
 
 

@@ -4,17 +4,15 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from slimtune.engine import decode, load, lora, sft, source
 from slimtune.engine.checkpoint import checkpoints, newest_whole
 from slimtune.engine.collate import padded, shared_prefix
 from slimtune.engine.generate import generate
-from slimtune.engine.groups import largest_part, parts_of_batches, prefix_groups, prefix_length, usual_part
+from slimtune.engine.groups import prefix_length
 from slimtune.engine.memory import is_out_of_memory
-from slimtune.engine.render import Encoded, make_renderer
-from slimtune.engine.schedule import row_order
+from slimtune.engine.render import make_renderer
 from slimtune.engine.watch import Watch
 from slimtune.errors import Diverged, Interrupted, SlimtuneError, UserError
 from slimtune.models import get_model
@@ -181,75 +179,6 @@ def test_a_layer_without_its_adapter_stops_the_run(adapted, tmp_path: Path, embe
 def test_the_shared_prefix_is_most_of_the_tokens(rows) -> None:
     shared = prefix_length([row.prompt for row in rows[:8]])
     assert shared > 20 and len(shared_prefix(rows[:8]).ids) < padded(rows[:8], pad_id=0)["input_ids"].numel() / 2
-
-
-def saved(prompts: list[tuple[int, ...]], groups: list[list[int]]) -> int:
-    return sum((len(group) - 1) * prefix_length([prompts[index] for index in group]) for group in groups)
-
-
-def cuts(order: list[int]):
-    """Every way to cut a list into runs."""
-    for length in range(1, len(order) + 1):
-        yield from ([order[:length], *rest] for rest in (cuts(order[length:]) if length < len(order) else [[]]))
-
-
-def test_no_other_cut_of_sorted_prompts_saves_more_tokens() -> None:
-    rng = np.random.default_rng(2)
-    for _ in range(60):
-        prompts = [tuple(rng.integers(0, 2, int(rng.integers(1, 9))).tolist()) for _ in range(6)]
-        groups, order = prefix_groups(prompts), sorted(range(6), key=lambda index: prompts[index])
-        assert sorted(index for group in groups for index in group) == list(range(6))
-        assert saved(prompts, groups) == max(saved(prompts, other) for other in cuts(order))
-
-
-def test_two_instructions_are_two_groups() -> None:
-    prompts = [(*start, *own) for own in ((7, 8), (8, 7), (9, 9)) for start in (range(20), range(100, 130))]
-    assert prefix_groups(prompts) == [[0, 2, 4], [1, 3, 5]]
-
-
-def test_what_is_most_at_a_time_is_the_largest_row_that_a_run_lays_out() -> None:
-    rng = np.random.default_rng(5)
-
-    def encoded(start: tuple[int, ...], most: int = 30) -> Encoded:
-        own = rng.integers(100, 999, int(rng.integers(2, most)))
-        return Encoded("", (*start, *own.tolist()), (1, 2))
-
-    passages = [tuple(range(first, first + 60)) for first in range(1000, 2000, 100)] + [tuple(range(2000, 2100))] * 10
-    cases = {
-        "alike": [encoded(tuple(range(40))) for _ in range(90)],
-        "passages": [encoded(passages[int(rng.integers(20))]) for _ in range(300)],
-        "one long passage": [encoded(tuple(range(3000, 3400)), 9) for _ in range(30)] + [
-            encoded((int(n),), 300) for n in range(1, 40)] + [encoded((77,)) for _ in range(600)],
-        "a token alone": [Encoded("", (5,), (1, 2)), *(encoded(tuple(range(40))) for _ in range(29))],
-        "a row": [encoded((4, 4))],
-    }  # fmt: skip
-    for name, rows in cases.items():
-        prompts, lengths = [row.prompt for row in rows], [*map(len, rows)]
-        order = row_order(len(rows), epochs=2, seed=3).tolist()
-        for size in (8, 4, 2, 1):
-            parts = parts_of_batches(order, batch=8, micro_batch=size)
-            assert [row for part in parts for row in part] == order and max(map(len, parts)) <= size
-            given = {"prompts": prompts, "lengths": lengths, "shared": prefix_length(prompts)}
-            most, usual = largest_part(parts, **given), usual_part(parts, **given, work=1e6)
-            laid_out = {tuple(one): shared_prefix([rows[index] for index in one]) for one in parts}
-            found = laid_out[tuple(most.rows)]
-            assert (most.ahead, most.own) == (found.ahead, len(found.ids) - found.ahead), (name, size)
-            assert most.tokens == max(len(one.ids) for one in laid_out.values()), (name, size)
-            whole = [len(one.ids) for part, one in laid_out.items() if len(part) == len(parts[0])]
-            assert sum(usual) == pytest.approx(np.mean(whole), rel=0.15), (name, size)
-
-
-def test_a_search_that_is_cut_short_finds_no_part_that_is_not_there() -> None:
-    rng = np.random.default_rng(6)
-    prompts = [(*[int(n)] * int(20 * n), *rng.integers(100, 999, 5).tolist()) for n in rng.integers(1, 30, 400)]
-    given = {"prompts": prompts, "lengths": [len(prompt) + 1 for prompt in prompts], "shared": 0}
-    parts = parts_of_batches(row_order(400, epochs=3, seed=1).tolist(), batch=16, micro_batch=16)
-    whole = largest_part(parts, **given)
-    for work in (1, 2e4, 4e4):
-        found, usual = largest_part(parts, **given, work=work), usual_part(parts, **given, work=work)
-        assert found.rows in parts and 0.7 * whole.tokens < found.tokens <= whole.tokens
-        assert 0.5 * whole.tokens < sum(usual) <= whole.tokens
-    assert largest_part(parts, **given, work=1).tokens < whole.tokens, "it was not cut short"
 
 
 def test_fifty_steps_take_the_same_losses_with_shared_prefixes_as_without(tiny_model, task, tmp_path: Path) -> None:

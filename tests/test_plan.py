@@ -380,10 +380,14 @@ def test_a_plan_says_what_is_pinned_to_something_slower(train, gpu, said):
 SLOWER = ("and train faster.", "default here, train faster.", "train faster here.")
 
 
+def prepared(model, **sections):
+    """A checked recipe of Banking77, or what else is said."""
+    return ready(check_recipe(Document({"model": model, "task": "banking77", **sections}), "r.yaml"))
+
+
 def slower_notes(model, gpu, **sections):
-    recipe = {"model": model, "task": "banking77"}
-    prepared = ready(check_recipe(Document({**recipe, **sections}), "r.yaml"))
-    return [note for note in plan_of(prepared, gpu=gpu and get_gpu(gpu)).notes if note.endswith(SLOWER)]
+    plan = plan_of(prepared(model, **sections), gpu=gpu and get_gpu(gpu))
+    return [note for note in plan.notes if note.endswith(SLOWER)]
 
 
 def test_a_smaller_batch_is_called_slower_only_where_it_is():
@@ -395,10 +399,9 @@ def test_a_smaller_batch_is_called_slower_only_where_it_is():
 
 def test_rows_share_no_prefix_where_entries_are_dropped_unless_that_is_asked_for():
     """They would share what is dropped: other gradients than those of rows by themselves."""
-    recipe = {"model": "smollm2-135m-embedded", "task": "banking77", "lora": {"dropout": 0.1}}
 
     def plan(**train):
-        return plan_of(ready(check_recipe(Document({**recipe, "train": train}), "r.yaml")), gpu=get_gpu("H100"))
+        return plan_of(prepared("smollm2-135m-embedded", lora={"dropout": 0.1}, train=train), gpu=get_gpu("H100"))
 
     assert plan().collation == "padded" and "lora.dropout is above 0" in " ".join(plan().notes)
     assert plan(collation="shared-prefix").collation == "shared-prefix"
@@ -408,9 +411,8 @@ def test_rows_that_share_in_groups_are_planned_by_what_groups_share():
     """Questions about few databases, each behind its schema: of all rows that is little, of a batch's it is most."""
 
     def plan(task):
-        document = {"model": "qwen3-4b", "task": task, "train": {"batch": 16, "quantisation": "16bit"},
-                    "data": {"skip_bad": True}, "context": 2048}  # fmt: skip
-        return plan_of(ready(check_recipe(Document(document), "r.yaml")), gpu=get_gpu("H200"))
+        pinned = {"batch": 16, "quantisation": "16bit"}
+        return plan_of(prepared("qwen3-4b", task=task, train=pinned, data={"skip_bad": True}), gpu=get_gpu("H200"))
 
     grouped, alike = plan("text2sql"), plan("smart_home")
     rows = grouped.micro_batch * (grouped.longest_row_tokens - grouped.prefix_tokens)
@@ -426,9 +428,8 @@ def test_rows_that_share_in_groups_are_planned_by_what_groups_share():
 @pytest.mark.parametrize(("task", "context"), [("voice_banking", 1280), ("banking77", 128), ("text2sql", 768)])
 def test_rows_cut_at_the_context_are_never_planned_as_less_than_nothing(task, context):
     """Their beginning may be guessed to be longer than that."""
-    document = Document({"model": "qwen3-4b", "task": task, "data": {"skip_bad": True}, "context": context})
-    prepared = ready(check_recipe(document, "r.yaml"))
-    of = guess_tokens(prepared.task.train).together(prepared.recipe)
+    cut = prepared("qwen3-4b", task=task, data={"skip_bad": True}, context=context)
+    of = guess_tokens(cut.task.train).together(cut.recipe)
     for size in (1, 4, 16):
         found = of(16, size)
         assert min(found.largest) >= 0 and found.largest[1] > 0 and max(found.usual) <= sum(found.largest)
@@ -437,34 +438,25 @@ def test_rows_cut_at_the_context_are_never_planned_as_less_than_nothing(task, co
 
 def test_what_is_pinned_is_held_against_plans_that_know_the_rows_too():
     """Questions about few databases: by what groups share, 16 rows at a time fit."""
-    (note,) = [
-        note for note in plan_of(
-            ready(check_recipe(Document({"model": "qwen3-8b", "task": "text2sql", "data": {"skip_bad": True},
-                                         "train": {"batch": 16, "micro_batch": 4}}), "r.yaml")), gpu=get_gpu("L4"),
-        ).notes if "micro_batch is pinned" in note
-    ]  # fmt: skip
+    pinned = {"batch": 16, "micro_batch": 4}
+    notes = slower_notes("qwen3-8b", "L4", task="text2sql", data={"skip_bad": True}, train=pinned)
+    (note,) = [note for note in notes if "micro_batch is pinned" in note]
     assert "16 rows" in note
 
 
 def test_less_than_a_row_of_an_epoch_is_a_row():
-    document = Document({"model": "qwen3-4b", "task": "text2sql", "train": {"epochs": 0.001, "batch": 8}})
-    plan = plan_of(ready(check_recipe(document, "r.yaml")), gpu=get_gpu("T4"))
+    plan = plan_of(prepared("qwen3-4b", task="text2sql", train={"epochs": 0.001, "batch": 8}), gpu=get_gpu("T4"))
     assert plan.steps == 1 and sum(plan.together.largest) > 0
     for rows, epochs, batch in ((67, 0.3, 20), (152, 0.37, 8), (10, 0.01, 4), (480, 1, 32)):
-        steps = plan_for("qwen3-4b", "T4", rows=rows, epochs=epochs, batch=batch).steps
-        assert (
-            steps
-            == count_steps(rows, epochs=epochs, batch=batch)
-            == math.ceil(len(row_order(rows, epochs=epochs, seed=1)) / batch)
-        )
+        taken = math.ceil(len(row_order(rows, epochs=epochs, seed=1)) / batch)
+        planned = plan_for("qwen3-4b", "T4", rows=rows, epochs=epochs, batch=batch).steps
+        assert planned == count_steps(rows, epochs=epochs, batch=batch) == taken
 
 
 def test_rows_that_will_be_dropped_are_not_planned_for():
-    document = {"model": "qwen3-4b", "task": "voice_banking", "context": 2048, "data": {"skip_bad": True}}
-    whole = ready(check_recipe(Document(document), "r.yaml"))
-    lengths = guess_tokens(whole.task.train).lengths
+    lengths = guess_tokens(prepared("qwen3-4b", task="voice_banking", data={"skip_bad": True}).task.train).lengths
     context = sorted(lengths)[len(lengths) // 2]
-    dropped = {**document, "context": context, "data": {"skip_bad": True, "long_rows": "drop"}}
-    prepared = ready(check_recipe(Document(dropped), "r.yaml"))
-    found = guess_tokens(prepared.task.train).together(prepared.recipe)(1, 1).largest
+    dropping = {"skip_bad": True, "long_rows": "drop"}
+    some = prepared("qwen3-4b", task="voice_banking", data=dropping, context=context)
+    found = guess_tokens(some.task.train).together(some.recipe)(1, 1).largest
     assert sum(found) <= context + 1 and sum(found) >= 0.98 * max(n for n in lengths if n <= context)

@@ -18,10 +18,10 @@ from slimtune.engine.arguments import arguments
 from slimtune.engine.checkpoint import Misses, write_checkpoint
 from slimtune.engine.collate import Batch, check_asked, padded, shared_prefix
 from slimtune.engine.compiled import graphs_compiled
-from slimtune.engine.groups import largest_part, parts_of_batches, prefix_length
 from slimtune.engine.row_steps import RowSteps
 from slimtune.engine.load import Loaded
 from slimtune.engine.memory import is_out_of_memory, release
+from slimtune.engine.parts import Rows, parts_of_batches
 from slimtune.engine.prefix import as_batch
 from slimtune.engine.render import Encoded
 from slimtune.engine.schedule import WARM_STEPS, Settings, StepReport, TrainResult, row_order
@@ -51,8 +51,8 @@ class RowTrainer(SFTTrainer):
         self.result = TrainResult(steps, None, min(settings.micro_batch, settings.batch))
         self.step_tokens = self.step_supervised = 0
         self.misses = Misses(say)
-        order = row_order(len(rows), epochs=settings.epochs, seed=settings.seed).tolist()
-        self.batches = parts_of_batches(order, batch=settings.batch, micro_batch=settings.batch)
+        self.order = row_order(len(rows), epochs=settings.epochs, seed=settings.seed).tolist()
+        self.batches = parts_of_batches(self.order, batch=settings.batch, micro_batch=settings.batch)
         super().__init__(
             model=loaded.model,
             args=arguments(settings, steps, folder, loaded),
@@ -91,10 +91,9 @@ class RowTrainer(SFTTrainer):
     def expect(self) -> None:
         """Have frames chosen for what is computed at a time, by some of it: the same ones wherever it goes on."""
         if self.row_steps:
-            parts = self._parts([index for batch in self.batches for index in batch])
+            parts = self._parts(self.order)
             every = math.ceil(len(parts) / _SEEN)
-            seen = [[self.rows[index] for index in part] for part in parts[::every]]
-            self.row_steps.expect([self._most(), *seen], times=every)
+            self.row_steps.expect([[self.rows[index] for index in part] for part in parts[::every]], times=every)
 
     def _parts(self, rows: Sequence[Any]) -> list[Sequence[Any]]:
         """What is computed at a time, of one batch or of several."""
@@ -189,10 +188,8 @@ class RowTrainer(SFTTrainer):
     def _most(self) -> list[Encoded]:
         if self.settings.collation == "padded":
             return sorted(self.rows, key=len, reverse=True)[: max(2, self.result.micro_batch)]
-        parts = self._parts([index for batch in self.batches for index in batch])
-        prompts = [row.prompt for row in self.rows]
-        most = largest_part(parts, prompts, [*map(len, self.rows)], shared=prefix_length(prompts))
-        return [self.rows[index] for index in most.rows]
+        run = Rows.of([row.prompt for row in self.rows], [*map(len, self.rows)])
+        return [self.rows[index] for index in run.largest(self._parts(self.order)).part]
 
     def _empty_step(self) -> None:
         """Make the optimizer allocate its state by a step of nothing, then forget it."""

@@ -33,7 +33,7 @@ def main(folder: str, out: Path, steps: int) -> None:
             loaded.model, spec, r=16, alpha=16, dropout=0.0, seed=3, checkpointing=False, window=1024
         )
         rows = [renderer.encode(example) for example in get_task("banking77").train[:320]]
-        loaded.model._unsloth_forced_float32 = True  # else Unsloth's trainer computes in bf16 what is in neither
+        loaded.model._unsloth_forced_float32 = True  # asked for neither type, Unsloth's trainer takes bf16
         settings = sft.Settings(
             epochs=steps * BATCH / len(rows), lr=4e-4, schedule="linear", warmup=0.05, batch=BATCH, micro_batch=BATCH,
             collation=collation, weight_decay=0.0, max_grad_norm=1.0, seed=3, checkpoint_minutes=60.0,
