@@ -55,9 +55,11 @@ def entries_for(plan: Plan, *, only: Sequence[str] = (), most_packed: int | None
     examples that a packed row has room for at most, since no row may be longer than the model was made for.
 
     Unsloth at its best is searched among its layouts, with slimtune's precision and checkpointing and, where memory
-    allows, with 16-bit weights and no checkpointing, by as many examples at a time as make a batch, by a quarter of
-    them, and by 8; where memory is tight, with 4-bit weights and no checkpointing too, by 8 and by 2. On a CPU it has
-    one layout: the others need FlashAttention, and it leaves them out.
+    allows, with 16-bit weights and no checkpointing, by as many examples at a time as make a batch, by a half and a
+    quarter of them, and by 8; where memory is tight, with 4-bit weights and no checkpointing too, by 8 and by 2. On a
+    CPU it has one layout: the others need FlashAttention, and it leaves them out.
+
+    UserError for a word that is in no name.
     """
     ours = Way(
         SLIMTUNE, plan.collation, plan.quantisation, plan.precision, plan.checkpointing, plan.micro_batch,
@@ -74,17 +76,16 @@ def entries_for(plan: Plan, *, only: Sequence[str] = (), most_packed: int | None
     if plan.gpu is not None:  # TRL's loss is a Triton kernel, which needs a GPU
         entries.append(Entry(replace(defaults, library=PLAIN), (CHOICE,), "plain TRL's defaults"))
     everyone = _merged([*entries, *_searched(replace(ours, library=UNSLOTH), plan, few, most_packed)])
-    chosen = tuple(entry for entry in everyone if not only or any(word in entry.way.slug for word in only))
-    if not chosen:
+    if nobody := [word for word in only if not any(word in entry.way.slug for entry in everyone)]:
         known = ", ".join(entry.way.slug for entry in everyone)
-        raise UserError(f"No contestant's name has {' or '.join(only)} in it. There are: {known}.")
-    return chosen
+        raise UserError(f"No contestant's name has {' or '.join(nobody)} in it. There are: {known}.")
+    return tuple(entry for entry in everyone if not only or any(word in entry.way.slug for word in only))
 
 
 def _searched(same: Way, plan: Plan, few: int, most_packed: int | None) -> list[Entry]:
     """Unsloth's ways, of which the fastest is found by trying; `same` is as slimtune's choice."""
     free = replace(same, quantisation="16bit", checkpointing=False)
-    sizes = tuple(dict.fromkeys((plan.batch, max(1, plan.batch // 4), few)))
+    sizes = tuple(dict.fromkeys((plan.batch, *(max(1, plan.batch // parts) for parts in (2, 4)), few)))
     asked = [(way, sizes, tables) for way, tables in ((same, (COLLATION, CHOICE)), (free, (CHOICE,)))]
     if plan.checkpointing and plan.gpu is not None:  # memory is tight, and no CPU has 4 bits
         asked.append((replace(free, quantisation="4bit"), (min(2, plan.batch), few), (CHOICE,)))
