@@ -90,18 +90,19 @@ def runs() -> Rows:
         (state.name, state.phase, _day(state), *(_score(state, name) for name in ("base", "tuned")), _at(state))
         for state in jobs.list_runs()
     ]
-    return "Runs in runs/", ("name", "state", "last at work", "base", "tuned", "at"), rows
+    return "Runs in runs/", ("name", "state", "last seen", "base", "tuned", "at"), rows
 
 
 def _day(state: State) -> str:
-    return f"{datetime.fromtimestamp(jobs.last_at_work(state)):%Y-%m-%d %H:%M}"
+    return f"{datetime.fromtimestamp(jobs.last_at_work(state)):%Y-%m-%d\n%H:%M}"
 
 
 def _score(state: State, name: str) -> str:
-    """A score with its interval; empty where that model was not scored yet."""
+    """A score and, below it, its interval; empty where that model was not scored yet."""
     file = state.folder / name / "evaluation.json"
     try:
-        return str(Interval.from_json(read_json(file)["score"]))
+        score = Interval.from_json(read_json(file)["score"])
+        return f"{score.value:.3f}\n{score.low:.2f}-{score.high:.2f}"
     except FileNotFoundError:
         return ""
     except (ValueError, KeyError, TypeError):

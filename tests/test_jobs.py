@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -151,9 +152,11 @@ def test_a_status_of_another_version_is_no_status_and_no_error(here: Path, tmp_p
     assert state.phase == "stopped" and state.stages == ()
 
 
-def test_the_command_line_lists_them(here: Path, ran: Path) -> None:
+def test_the_command_line_lists_them_each_on_two_lines_of_80_columns(here: Path, ran: Path) -> None:
     command = [sys.executable, "-m", "slimtune.cli", "list", "runs"]
-    wide = os.environ | {"COLUMNS": "200"}
-    said = subprocess.run(command, capture_output=True, text=True, cwd=ran, env=wide, timeout=60).stdout
-    line = next(line for line in said.splitlines() if line.startswith(here.name))
-    assert re.search(r" finished +20\d\d-\d\d-\d\d \d\d:\d\d( +[01]\.\d{3} \[[\d., ]+\]){2}", line), line
+    narrow = os.environ | {"COLUMNS": "80"}
+    said = subprocess.run(command, capture_output=True, text=True, cwd=ran, env=narrow, timeout=60).stdout
+    lines = [line.rstrip() for line in said.splitlines()]
+    first, second = next(pair for pair in pairwise(lines) if pair[0].startswith(here.name))
+    assert re.search(r" finished +20\d\d-\d\d-\d\d( +[01]\.\d{3}){2}$", first), first
+    assert re.fullmatch(r" +\d\d:\d\d( +[01]\.\d\d-[01]\.\d\d){2}", second), second

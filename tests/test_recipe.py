@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from slimtune.errors import Problems, UserError
-from slimtune.recipe import find_recipe, load_recipe, read_recipe, recipes_folder
+from slimtune.recipe import find_recipe, load_recipe, read_recipe, recipe_name, recipes_folder
 from slimtune.recipe.keys import every_key
 from slimtune.strict_yaml import parse_scalar, parse_yaml
 
@@ -160,6 +160,11 @@ def test_a_model_in_place_of_a_recipe_is_called_one_with_the_recipes_that_have_i
         find_recipe("qwen3-0.6b")
     with pytest.raises(UserError, match=r"is a model, not a recipe. No recipe .* has it\."):
         find_recipe("Qwen/Qwen3-32B")
+
+
+def test_runs_are_called_as_the_recipe_or_as_the_folder_that_slimtune_new_put_it_in(tmp_path: Path) -> None:
+    assert recipe_name(Path("nights/tickets.yaml")) == "tickets"
+    assert recipe_name(tmp_path / "tickets" / "recipe.yaml") == "tickets"
 
 
 def test_a_missing_file_is_named() -> None:

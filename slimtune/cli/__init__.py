@@ -214,7 +214,7 @@ def _run(recipe: str, overrides: list[str], *, out: Path | None, data: Path | No
     from slimtune import jobs
     from slimtune.gpus import get_gpu
     from slimtune.pipeline import run_recipe
-    from slimtune.recipe import find_recipe, read_recipe
+    from slimtune.recipe import find_recipe, read_recipe, recipe_name
 
     console = Console()
     path = find_recipe(recipe)
@@ -223,7 +223,7 @@ def _run(recipe: str, overrides: list[str], *, out: Path | None, data: Path | No
     with screen.Live(console) as listener:
         outcome = run_recipe(
             prepared,
-            name=path.stem,
+            name=recipe_name(path),
             out=out,
             as_gpu=get_gpu(as_gpu) if as_gpu else None,
             listener=listener,

@@ -60,12 +60,12 @@ def speed(
     from slimtune.check import ready
     from slimtune.files import write_json, write_text
     from slimtune.gpus import get_gpu
-    from slimtune.recipe import find_recipe, read_recipe
+    from slimtune.recipe import find_recipe, read_recipe, recipe_name
 
     path, card = find_recipe(recipe), get_gpu(as_gpu) if as_gpu else None
     prepared = ready(read_recipe(path, overrides), data_dir=data)
     card_name = card.name if card else None
-    folder = out or default_folder(path.stem, shape=shape, card=card_name, changes=overrides, data=data)
+    folder = out or default_folder(recipe_name(path), shape=shape, card=card_name, changes=overrides, data=data)
     with screen.Live(Console()) as listener:
         held = contest.hold(
             prepared,

@@ -12,6 +12,7 @@ from slimtune.recipe.reading import (
     load_recipe,
     put_key,
     read_recipe,
+    recipe_name,
     recipes_folder,
 )
 from slimtune.recipe.sections import Context, Data, Evaluate, Judge, Lora, Recipe, Section, Served, Teacher, Train
@@ -33,5 +34,6 @@ __all__ = [
     "load_recipe",
     "put_key",
     "read_recipe",
+    "recipe_name",
     "recipes_folder",
 ]

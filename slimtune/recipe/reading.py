@@ -140,6 +140,11 @@ def find_recipe(name: str) -> Path:
     return shipped[name]
 
 
+def recipe_name(path: Path) -> str:
+    """What its runs are called: its file's name, or its folder's where it is a recipe.yaml, as `slimtune new` names it."""
+    return path.resolve().parent.name if path.stem == "recipe" else path.stem
+
+
 def _a_model(name: str, key: str, shipped: Mapping[str, Path]) -> str:
     """What to type where a model stands in place of a recipe."""
     texts = {recipe: path.read_text(encoding="utf-8") for recipe, path in sorted(shipped.items())}
