@@ -25,6 +25,7 @@ from slimtune.plan import (
     disk_gib,
     estimate_speed,
     high_gib,
+    longest_row,
     make_plan,
     ram_gib,
     refuse_needles,
@@ -114,7 +115,7 @@ def plan_one(what: str | None, asked: Asked) -> Forecast:
     if asked.overrides:
         raise UserError("--set changes a recipe, and this is a model. Use --context, --batch and --rank.")
     spec = get_model(what)
-    length = read_tokens(asked.context) if asked.context else min(2048, spec.native_context)
+    length = read_tokens(asked.context) if asked.context else ROW_TOKENS
     for name, value, most in (("--batch", asked.batch, 65536), ("--rank", asked.rank, 1024)):
         if value is not None and not 1 <= value <= most:
             raise UserError(f"{name} is {value}: it has to be from 1 to {most:,}.")
@@ -211,14 +212,12 @@ def load_of(prepared: Ready) -> Load:
 
 def longest_context(spec: ModelSpec, card: Card, *, rank: int) -> int:
     """The longest row that trains alone on the card, in steps of 1,024 tokens up to what the model takes; 0: none."""
-    room = card.usable_gib
+
+    def alone(tokens: int) -> Setting:
+        return with_levers(spec, _smallest(spec, card, rank, tokens))
+
     most = spec.extension.longest_tokens if spec.extension else spec.native_context
-    low, high = 0, most // 1024
-    while low < high:
-        middle = (low + high + 1) // 2
-        setting = with_levers(spec, _smallest(spec, card, rank, middle * 1024))
-        low, high = (middle, high) if high_gib(spec, setting) <= room else (low, middle - 1)
-    return low * 1024
+    return longest_row(spec, alone, card.usable_gib, most=most)
 
 
 def measure(forecast: Forecast) -> Any:

@@ -78,8 +78,8 @@ def show_all(console: Console, card: Any, lines: Sequence[Line]) -> None:
     )
     console.print(table)
     console.print(
-        "ckpt: with gradient checkpointing. reach: the longest row that trains, in tokens. Speed, hours and dollars "
-        "are estimated, not measured on this card.",
+        "ckpt: with gradient checkpointing. reach: the longest row that trains, in tokens, and beyond the model's own "
+        "context can be asked. Speed, hours and dollars are estimated, not measured on this card.",
         style="dim",
     )
     money = f"USD {price:.2f} an hour, as of {PRICES_AS_OF}." if price else "No hourly price is known for this card."

@@ -72,6 +72,19 @@ def test_a_model_reaches_as_far_as_it_fits_and_no_further() -> None:
         with pytest.raises(UserError, match="does not fit"):
             plan_one(key, Asked(gpu="t4", context=str(reach + 1024), batch=1, rank=32))
     assert longest_context(get_model("qwen3-32b"), T4, rank=16) == 0
+    stretched = longest_context(get_model("qwen3-8b"), T4, rank=64)  # its long-context check is what takes most
+    assert plan_one("qwen3-8b", Asked(gpu="t4", context=str(stretched))).yarn
+    with pytest.raises(UserError, match=f"cannot be asked as much.*length: {stretched},"):
+        plan_one("qwen3-8b", Asked(gpu="t4", context=str(stretched + 1024)))
+
+
+def test_a_model_without_rows_is_planned_for_those_of_the_table_of_all() -> None:
+    line = next(line for line in forecast_all(T4) if line.spec.key == "qwen3-4b")
+    alone = plan_one("qwen3-4b", Asked(gpu="t4"))
+    assert (alone.plan.peak_gib, alone.speed) == (line.plan.peak_gib, line.speed)
+
+
+def test_positions_are_stretched_as_far_as_yarn_was_tried() -> None:
     assert longest_context(get_model("smollm2-135m-instruct"), T4, rank=16) == 32768  # what YaRN is tried to
 
 

@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import math
+import re
+from typing import Any
 
 import pytest
 
@@ -303,12 +305,47 @@ def test_a_busy_card_is_planned_by_what_is_free():
     assert make_plan(get_model("qwen3-4b"), gpu=busy, **asked).quantisation == "4bit"
 
 
-def test_what_cannot_fit_is_refused_with_the_numbers_and_what_would_help():
+def refused(key: str, gpu: str | None, **asked: Any) -> str:
     with pytest.raises(UserError) as refusal:
-        plan_for("qwen3-8b", "RTX 4070", context_tokens=32768, lora_r=64, quantisation="16bit")
-    message = str(refusal.value)
-    assert "Qwen3-8B does not fit" in message and "RTX 4070 has 11.2 GiB" in message
-    assert "context 16384: " in message and "lora.r 8: " in message and "quantisation 4bit: " in message
+        plan_for(key, gpu, **asked)
+    return str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "gpu", "asked"),
+    [
+        ("qwen3-8b", "RTX 4070", {"context_tokens": 32768, "lora_r": 64, "quantisation": "16bit"}),
+        ("qwen3-8b", "T4", {"context_tokens": 46080, "lora_r": 64, "batch": 64}),
+        ("gemma-3-4b-it", "T4", {"context_tokens": 47104, "lora_r": 64, "longest_answer_tokens": 5888}),
+        ("qwen3-4b", "T4", {"context_tokens": 65536, "lora_r": 64, "quantisation": "16bit", "collation": "padded"}),
+        ("qwen3-4b", "T4", {"context_tokens": 32768, "micro_batch": 64, "batch": 64}),
+    ],
+)
+def test_what_cannot_fit_is_refused_with_what_it_needs_and_with_what_makes_it_fit(key, gpu, asked):
+    message = refused(key, gpu, **asked)
+    assert re.search(rf"does not fit: it needs up to [\d.]+ GiB.*, and {gpu} has [\d.]+ GiB to fill", message)
+    room, *helps = re.findall(r"[\d.]+(?= GiB(?: to fill|[;.]))", message)
+    knobs = message.partition("What would help: ")[2].split("; ")[:-1]
+    assert len(helps) == len(knobs) > 0
+    for knob, needs in zip(knobs, helps, strict=True):
+        assert float(needs) <= float(room)
+        changed = {_KNOBS[name]: value for name, value in re.findall(r"([\w.]+) (\w+)(?= and|:)", knob)}
+        changed = {name: int(value) if value.isdigit() else value for name, value in changed.items()}
+        if "context_tokens" in changed and (answer := asked.get("longest_answer_tokens")):
+            changed["longest_answer_tokens"] = answer * changed["context_tokens"] // asked["context_tokens"]
+        assert plan_for(key, gpu, **(asked | changed)).fits, knob
+
+
+_KNOBS = {
+    "context": "context_tokens",
+    "lora.r": "lora_r",
+    "train.quantisation": "quantisation",
+    "train.micro_batch": "micro_batch",
+}
+
+
+def test_where_no_knob_makes_it_fit_none_is_offered():
+    assert "What would help: a smaller model or a larger card." in refused("qwen3-32b", "T4")
 
 
 def test_a_refusal_on_the_cpu_does_not_offer_4_bit():

@@ -290,7 +290,7 @@ def test_a_model_that_is_refused_for_its_window_is_told_so_and_not_for_memory():
     unfit = {one.name: one for one in far.unfit}
     assert "Qwen3-1.7B is made for rows of up to 32k tokens" in headline(far)
     assert memory(unfit["Qwen3-1.7B"], far) == (
-        "made for rows of up to 32k tokens; stretched by YaRN, rows of up to 128k train on this card"
+        "made for rows of up to 32k tokens; stretched by YaRN, rows of up to 78k train on this card"
     )
     assert memory(unfit["LFM2-1.2B"], far) == "made for rows of up to 32k tokens; all of them train on this card"
     assert "no row trains" in memory(unfit["Qwen3-32B"], far)

@@ -6,6 +6,7 @@ parts_gib            the prediction itself, part by part (memory.py; calibration
 estimate_speed       how long and for how much, as a range (speed.py)
 disk_gib, ram_gib    what the job takes beside the card (host.py)
 possible_layouts     how rows may be laid out (collation.py)
+longest_row          the longest row that fits (longest.py)
 rows_at_a_time       how many examples are answered together (rows.py)
 yarn_for             how a context beyond the native one is reached (context.py)
 """
@@ -14,6 +15,7 @@ from slimtune.plan.batch import MOST_ROWS, trained_on, usual_batch
 from slimtune.plan.collation import SHARED_PREFIX_TYPES, possible_layouts
 from slimtune.plan.context import Yarn, context_problem, holds_needles, refuse_needles, usable_tokens, yarn_for
 from slimtune.plan.host import disk_gib, ram_gib, refuse_full_disk
+from slimtune.plan.longest import longest_row
 from slimtune.plan.memory import Setting, Together, filled, high_gib, parts_gib, with_levers
 from slimtune.plan.pinned import pinned_words
 from slimtune.plan.planner import Plan, choose_precision, make_plan
@@ -35,6 +37,7 @@ __all__ = [
     "filled",
     "high_gib",
     "holds_needles",
+    "longest_row",
     "make_plan",
     "parts_gib",
     "pinned_words",

@@ -6,7 +6,8 @@ from slimtune.errors import DoesNotFit
 from slimtune.gpus import DetectedGpu, GpuSpec
 from slimtune.models import ModelSpec
 from slimtune.plan.fastest import Candidate
-from slimtune.plan.memory import Setting, high_gib, with_levers
+from slimtune.plan.longest import longest_row
+from slimtune.plan.memory import Setting, high_gib
 from slimtune.wording import counted
 
 
@@ -55,25 +56,39 @@ def _card_notes(spec: ModelSpec, chosen: Setting, gpu: GpuSpec | DetectedGpu, as
 
 
 def refusal(spec: ModelSpec, smallest: Setting, gpu: GpuSpec | DetectedGpu | None, room_gib: float) -> DoesNotFit:
-    """What the smallest setting needs, what there is, and the knobs that help, each with its number."""
-
-    def needs(setting: Setting) -> str:
-        return f"{high_gib(spec, setting):.1f} GiB"
-
-    where = f"{gpu.name if gpu else 'this machine (RAM)'} has {room_gib:.1f} GiB to fill"
-    smallest = with_levers(spec, smallest) if gpu else smallest
-    half = smallest.row_tokens // 2
-    shorter = dataclasses.replace(smallest, row_tokens=half, prefix_tokens=min(smallest.prefix_tokens, half - 1))
-    knobs = [f"context {half}: {needs(shorter)}"] if half >= 128 else []
-    if smallest.lora_r > 8:
-        knobs.append(f"lora.r 8: {needs(dataclasses.replace(smallest, lora_r=8))}")
+    """What the setting that takes least memory needs, what there is, and the knobs that make it fit, each with its
+    number: alone, or with the longest rows that fit then."""
+    knobs = {"": smallest}
     if gpu and smallest.quantisation == "16bit":
-        knobs.append(f"quantisation 4bit: {needs(dataclasses.replace(smallest, quantisation='4bit'))}")
+        knobs["train.quantisation 4bit"] = dataclasses.replace(smallest, quantisation="4bit")
     if smallest.micro_batch > 1:
-        knobs.append(f"micro_batch 1: {needs(dataclasses.replace(smallest, micro_batch=1))}")
+        knobs["train.micro_batch 1"] = dataclasses.replace(smallest, micro_batch=1)
+    if smallest.lora_r > 8:
+        knobs["lora.r 8"] = dataclasses.replace(smallest, lora_r=8)
+    helps = [found for knob, setting in knobs.items() if (found := _help(spec, knob, setting, room_gib))]
     already = " with 4-bit weights" if smallest.quantisation == "4bit" else ""
+    rows = counted(smallest.micro_batch, "row")
     return DoesNotFit(
-        f"{spec.label} does not fit: it needs up to {needs(smallest)}{already}, "
-        f"{smallest.micro_batch} row(s) of {smallest.row_tokens} tokens at a time and lora.r {smallest.lora_r}, "
-        f"and {where}. What would help: {'; '.join(knobs)}; or a smaller model or a larger card."
+        f"{spec.label} does not fit: it needs up to {high_gib(spec, smallest):.1f} GiB{already}, "
+        f"{rows} of {smallest.row_tokens} tokens at a time and lora.r {smallest.lora_r}, "
+        f"and {gpu.name if gpu else 'this machine (RAM)'} has {room_gib:.1f} GiB to fill. "
+        f"What would help: {'; '.join([*helps, 'a smaller model or a larger card'])}."
     )
+
+
+def _help(spec: ModelSpec, knob: str, setting: Setting, room_gib: float) -> str:
+    """A knob, and shorter rows with it where it is not enough; empty where nothing would be."""
+
+    def of(tokens: int) -> Setting:
+        shared, answer = (
+            min(setting.prefix_tokens, tokens - 1),
+            setting.answer_tokens and min(setting.answer_tokens, tokens),
+        )
+        return dataclasses.replace(setting, row_tokens=tokens, prefix_tokens=shared, answer_tokens=answer)
+
+    if (needs := high_gib(spec, setting)) > room_gib:
+        step = 1024 if setting.row_tokens > 4096 else 64
+        if not (tokens := longest_row(spec, of, room_gib, most=setting.row_tokens, step=step)):
+            return ""
+        knob, needs = " and ".join(filter(None, (knob, f"context {tokens}"))), high_gib(spec, of(tokens))
+    return f"{knob}: {needs:.1f} GiB"

@@ -141,7 +141,7 @@ def find_recipe(name: str) -> Path:
 
 
 def recipe_name(path: Path) -> str:
-    """What its runs are called: its file's name, or its folder's where it is a recipe.yaml, as `slimtune new` names it."""
+    """What its runs are called: as its file, or as its folder where the file is a recipe.yaml, as of `slimtune new`."""
     return path.resolve().parent.name if path.stem == "recipe" else path.stem
 
 
