@@ -34,6 +34,7 @@ from slimtune.stats import smallest_detectable_difference
 from slimtune.tasks import Quality, Selection, Task, get_task, inspect_task, task_from_files
 from slimtune.tasks.formats import column_problems
 from slimtune.tasks.mix import mix_thoughts, note_unused
+from slimtune.tasks.quality import asked_in_training
 
 
 @dataclass(frozen=True)
@@ -124,6 +125,24 @@ def checked_task(recipe: Recipe | None, *, task_name: str | None, rows: int | No
         raise UserError("Say what to score the model on: --task TASK. `slimtune list tasks` has names.")
     data = recipe.data.model_copy(update={"test_rows": rows or recipe.data.test_rows})
     return _read_task(recipe.model_copy(update={"data": data}), data_dir)
+
+
+def unlearned(task: Task, recipe: Recipe, *, say: Say) -> Task:
+    """`task` without the test rows that ask what a run of `recipe` was trained on: a score on those is no proof. Raises
+    UserError where none is left."""
+    try:
+        trained = _read_task(recipe, None).train
+    except UserError as gone:
+        say(f"Whether this run was trained on some of these rows is not known: its own cannot be read. {gone}")
+        return task
+    if not (learned := {id(row) for row in asked_in_training(replace(task, train=trained))}):
+        return task
+    kept = tuple(row for row in task.test if id(row) not in learned)
+    rows = f"{len(learned)} of {len(task.test)} {task.scored_noun}s"
+    if not kept:
+        raise UserError(f"{rows} of {task.title} ask what this run was trained on: none is left to prove anything.")
+    say(f"Left out: {rows} that ask what this run was trained on.")
+    return replace(task, test=kept)
 
 
 _FREE = {"micro_batch": None, "quantisation": "auto", "collation": "auto"}  # nothing is pinned

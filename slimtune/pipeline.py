@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from slimtune.answering import answer, asked_label, fitting_shots, judging
-from slimtune.check import Ready, checked_task
+from slimtune.check import Ready, checked_task, unlearned
 from slimtune.data import Example
 from slimtune.engine import require_training
 from slimtune.errors import ServiceAway, UserError, unknown_name
@@ -156,16 +156,18 @@ def evaluate_target(
     listener: Listener,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> tuple[Path, Evaluation]:
-    """Score a finished run's adapter, or a model, on the test rows of a task (by default the run's own).
+    """Score a finished run's adapter, or a model, on the test rows of a task (by default the run's own); of another
+    task, without those that the run was trained on.
 
     Interrupted? The same call goes on with the answers it has. Raises UserError where the target is neither.
     """
     found = find_target(target)
     run, recipe, spec = found.run, found.recipe, found.spec
-    task = checked_task(recipe, task_name=task_name, rows=rows, data_dir=data_dir)
+    whole = checked_task(recipe, task_name=task_name, rows=rows, data_dir=data_dir)
+    task = unlearned(whole, recipe, say=listener.say) if recipe and task_name else whole
     own = recipe if task_name is None else None  # what it says of its own task
     limit = (own and own.evaluate.max_new_tokens) or task.max_new_tokens + (recipe.thinking_room if recipe else 0)
-    name = f"{task.name}-{task.digest[:8]}-{few_shot}-shot"
+    name = f"{task.name}-{whole.digest[:8]}-{few_shot}-shot"
     folder = out or (run / "evaluations" / name if run else Path("runs") / f"{spec.key}-on-{name}")
     journal = folder.with_name(f"{folder.name}.journal")
     require_training()

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from slimtune.check import ready
+from slimtune.check import ready, unlearned
 from slimtune.errors import Problems, UserError
 from slimtune.newtask import columns_of, new_task
 from slimtune.recipe import read_recipe
@@ -151,3 +151,36 @@ def test_the_command_line_makes_it_and_says_what_comes_next(here):
     assert "training rows" in done.stdout and "Next: slimtune check mine/recipe.yaml" in done.stdout
     again = subprocess.run([*command, *columns], capture_output=True, text=True, timeout=120)
     assert again.returncode == 2 and "is there already" in again.stderr
+
+
+RECIPE = """\
+model: smollm2-135m-embedded
+data:
+  train: data.csv
+  columns: {text: body, label: intent}
+"""
+
+
+def test_a_run_is_not_scored_on_rows_of_another_task_that_it_was_trained_on(here):
+    (here / "own.yaml").write_text(RECIPE)
+    table(here / "data.csv", ROWS)
+    new_task("mine", here / "data.csv", columns=COLUMNS)
+    recipe, task, said = read_recipe(here / "own.yaml").recipe, get_task("mine"), []
+    trained = {normal_prompt(row) for row in ready(read_recipe(here / "own.yaml")).task.train}
+    kept = unlearned(task, recipe, say=said.append)
+    assert 0 < len(kept.test) < len(task.test) and kept.train == task.train
+    assert kept.test == tuple(row for row in task.test if normal_prompt(row) not in trained)
+    left_out = f"{len(task.test) - len(kept.test)} of {len(task.test)} test rows"
+    assert said == [f"Left out: {left_out} that ask what this run was trained on."]
+    (here / "data.csv").unlink()
+    assert unlearned(task, recipe, say=said.append) == task and "is not known: its own cannot be read" in said[-1]
+
+
+def test_where_a_run_was_trained_on_every_row_nothing_is_scored(here):
+    rows = [{"body": f"please pay number {n}", "intent": "pay"} for n in range(20)]
+    (here / "own.yaml").write_text(RECIPE + "  test: other.csv\n")
+    table(here / "data.csv", rows)
+    table(here / "other.csv", [{"body": "another", "intent": "pay"}])
+    new_task("mine", here / "data.csv", columns={"text": "body", "label": "intent"})
+    with pytest.raises(UserError, match="none is left to prove anything"):
+        unlearned(get_task("mine"), read_recipe(here / "own.yaml").recipe, say=print)

@@ -103,6 +103,11 @@ def normal_prompt(example: Example) -> str:
     return " ".join(_WORDS.findall(unicodedata.normalize("NFKC", prompt(example)).casefold()))
 
 
+def asked_in_training(task: Task) -> tuple[Example, ...]:
+    """The test rows that ask what training rows ask, but for case and punctuation, and are not explained: leaks."""
+    return _overlap(task).examples
+
+
 @dataclass(frozen=True)
 class _Overlap:
     exact: int
