@@ -347,6 +347,9 @@ def test_a_month_is_priced_and_set_against_what_the_teacher_cost(store):
     assert found.usd_a_request == pytest.approx(0.0002)
     own, service = monthly(found, 5_000_000, found.usd_a_request)
     assert "1 card around the clock, $248.20 at $0.34 an hour" in own
+    speed, busy = found.ranked[0].speed, re.search(r", busy ([\d.]+) to ([\d.]+)% of it\.", own)
+    shares = [100 * 5_000_000 / (rate * 730 * 3600) for rate in (speed.high, speed.low)]
+    assert [*map(float, busy.groups())] == pytest.approx(shares, rel=0.05)
     assert "A service at $200.00 a million: $1,000.00. One card beats it from 1,241,000 requests a month on" in service
     assert "no own cell tells what one costs" in monthly(found, 5_000_000, None)[1]
 
@@ -354,7 +357,11 @@ def test_a_month_is_priced_and_set_against_what_the_teacher_cost(store):
 def test_a_month_without_a_cost_says_what_is_lacking_and_a_price_can_be_given():
     (lacking,) = monthly(recommend(Wish(kind="qa", gpu="t4")), 1000, 0.001)
     assert "no hourly price of a T4 is known here (give --usd-per-hour) and Qwen3-8B has no throughput" in lacking
-    (lacking,) = monthly(recommend(Wish(kind="qa", gpu="t4", usd_per_hour=0.5)), 1000, 0.001)
+    priced = recommend(Wish(kind="qa", gpu="t4", usd_per_hour=0.5))
+    assert (
+        priced.ranked[0].speed is None and "month with Qwen3-4B-Instruct-2507, the first of" in monthly(priced, 9, 1)[0]
+    )
+    (lacking,) = monthly(replace(priced, ranked=priced.ranked[:1]), 1000, 0.001)
     assert "price" not in lacking and "16-bit weights leave no room to serve on a T4" in lacking
     small = Wish(kind="qa", gpu="t4", max_params="2B")
     (lacking,) = monthly(recommend(small), 1000, 0.001)

@@ -46,8 +46,8 @@ def _one_way(n: int, power: float, alpha: float) -> float:
 
 
 def rows_to_separate(found: Comparison, *, power: float = 0.8) -> Separation | None:
-    """The rows for which `smallest_detectable_difference` is the difference seen. None where none was seen: no number
-    of rows parts two that are level.
+    """The rows for which `smallest_detectable_difference` is the difference seen. None where none was seen: how large
+    the true one is, if there is one, is not known then.
 
     Right/wrong rows, each its own group: from the share of rows on which the two disagree. Otherwise from the width of
     the interval, which holds what rows of one group have in common; the new rows are taken to come in such groups too.

@@ -179,7 +179,7 @@ def _apart(one: Candidate) -> str:
     if not one.tied:
         return f"{said}: behind"
     if one.separation is None:
-        return f"{said}: level, and no number of rows would part them"
+        return f"{said}: level here, so how many rows would part them is not known"
     if one.separation.more == 0:
         return f"{said}: tied"
     return f"{said}: tied; about {one.separation.more:,} more test rows would part them, if that is the true difference"

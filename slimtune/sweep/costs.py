@@ -20,18 +20,22 @@ def serving(one: Candidate) -> str:
 
 
 def monthly(found: Recommendation, requests: int, api_usd_a_request: float | None) -> tuple[str, ...]:
-    """What so many requests a month take with the first choice, and from how many on that beats a service."""
+    """What so many requests a month take with the first choice that can be served there, and from how many on that
+    beats a service."""
     first = found.ranked[0] if found.ranked else None
-    if first is None or first.serving is None:
+    served = next((one for one in found.ranked if one.serving), None)
+    if served is None:
         return (f"What a month costs is not known: {_uncosted(first, found)}",)
-    hourly, cost = found.hourly_usd, first.serving
-    seconds = HOURS_A_MONTH * 3600 * cost.utilisation
-    cards = [math.ceil(requests / (rate * seconds)) for rate in (cost.throughput.high, cost.throughput.low)]
+    which = served.name if served is first else f"{served.name}, the first of these that can be served there"
+    hourly, cost = found.hourly_usd, served.serving
+    month_s, rates = HOURS_A_MONTH * 3600, (cost.throughput.high, cost.throughput.low)
+    cards = [math.ceil(requests / (rate * month_s * cost.utilisation)) for rate in rates]
+    busy = [requests / (rate * month_s * count) for rate, count in zip(rates, cards, strict=True)]
     month = [count * hourly * HOURS_A_MONTH for count in cards]
     lines = [
-        f"{requests:,} requests a month with {first.name}: {_whole_range(*cards)} card"
+        f"{requests:,} requests a month with {which}: {_whole_range(*cards)} card"
         f"{'' if cards == [1, 1] else 's'} around the clock, {_usd_range(*month)} at ${hourly:.2f} an hour "
-        f"({_how(cost.throughput)})."
+        f"({_how(cost.throughput)}), busy {_range(*(100 * share for share in busy))}% of it."
     ]
     if api_usd_a_request is None:
         return (*lines, "A service to compare with: no own cell tells what one costs. Give --api-usd-per-m.")
