@@ -194,7 +194,7 @@ def score_cache(
         "limit": limit,
         "scorers": [task.scorer, *task.also],
         "asked": [prompt_digest(example) for example in examples],
-        "expected": [[target_text(example), example.cluster, dict(example.meta)] for example in examples],
+        "expected": [[target_text(example), example.group or example.id, dict(example.meta)] for example in examples],
     }
     if judge is not None:
         parts["judge"] = [judge.asked, PROMPT_SHA256]

@@ -52,10 +52,6 @@ class Example:
     group: str | None = None
     meta: Mapping[str, Any] = field(default_factory=dict)
 
-    @property
-    def cluster(self) -> str:
-        return self.group if self.group is not None else self.id
-
 
 @dataclass(frozen=True)
 class Completion:

@@ -212,10 +212,14 @@ def target_text(example: Example) -> str:
 
 def prompt_digest(example: Example) -> str:
     """SHA-256 over id, messages and tools: what is asked, of whom."""
+    return digest_json([example.id, *_asked(example)])
+
+
+def _asked(example: Example) -> list[Any]:
     messages = [
         [message.role, message.content, [call.as_json() for call in message.tool_calls]] for message in example.messages
     ]
-    return digest_json([example.id, messages, [dict(tool) for tool in example.tools]])
+    return [messages, [dict(tool) for tool in example.tools]]
 
 
 def write_evaluation(folder: Path, evaluation: Evaluation) -> None:
@@ -269,8 +273,9 @@ def _record(
         also[f"{task.scorer}{WITHOUT_OPENINGS}"] = None if task.is_opening(example) else score.value
     asked = next((message.content for message in reversed(example.messages) if message.role == "user"), "")
     counts = {scorer: dict(found.counts) for scorer, found in scores.items() if get_scorer(scorer).measures}
+    group = example.group or digest_json(_asked(example))  # who asks the same is answered the same
     return Record(
-        example.id, example.cluster, digest, asked, target_text(example), example.target if task.labels else None,
+        example.id, group, digest, asked, target_text(example), example.target if task.labels else None,
         completion.text, score.answer, score.value, also, score.why, completion.stopped, completion.prompt_tokens,
         completion.completion_tokens, completion.seconds, example.meta.get("part"), counts,
         split.thought is not None or completion.thinking_tokens > 0, completion.thinking_tokens,

@@ -148,7 +148,8 @@ class _Ratio:
         value, count = float(np.mean([one.value for one in known])), len(known)
         drawn = _divided(self.drawn_tops, self.drawn_bottoms)
         with_any = drawn[~np.isnan(drawn).all(axis=1)]
-        low, high = bounds_of_draws(np.nanmean(with_any, axis=1), len(self.sizes))
+        groups, drawn_means = len(self.sizes), np.nanmean(with_any, axis=1)
+        low, high = bounds_of_draws(drawn_means, groups) if groups > 1 else (value, value)  # of one, no draw differs
         if all("bootstrap" in one.method for one in known):
             return self._made(value, low, high, self._name())
         down = np.sqrt(sum((one.value - one.low) ** 2 for one in known)) / count

@@ -393,7 +393,7 @@ def test_a_contest_that_is_killed_goes_on_and_both_of_our_layouts_see_the_same_l
         assert shared[name] == pytest.approx(padded[name], rel=1e-4)
     folders = {path.parent.name for path in out.glob("*/told.json")}
     trials = {name.removesuffix("-tried") for name in folders if name.endswith("-tried")}
-    assert len(trials) == 2, "Unsloth's padded rows by eight and by two"
+    assert len(trials) == 3, "Unsloth's padded rows by eight, by four and by two"
     assert trials & folders, "nobody went on"
     kept = (out / "speed.md").read_text()
     assert "times as fast as Unsloth's defaults" in done.stdout and kept.startswith("# ")

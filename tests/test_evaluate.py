@@ -67,11 +67,14 @@ def test_the_right_answers_score_one_and_silence_scores_nothing(name: str) -> No
 
 def test_rows_of_one_group_are_resampled_together_and_single_rows_get_wilson() -> None:
     task, examples = rows("squad2_open_book", 100)
-    assert len({example.cluster for example in examples}) < len(examples)
+    assert len({example.group for example in examples}) < len(examples)
     some = scored(task, examples, answering(lambda asked: gold(asked) if len(asked.messages[-1].content) % 3 else "?!"))
     assert "group" in some.score.method and some.score.groups < some.score.n and 0 < some.score.value < 1
     single, examples = rows("banking77")
     assert scored(single, examples, answering(gold)).score.method == "Wilson"
+    twice = [*examples, *(replace(example, id=f"{example.id}-again") for example in examples)]
+    doubled = scored(single, twice, answering(gold)).score
+    assert (doubled.n, doubled.groups) == (2 * len(examples), len(examples)), "who asks the same is one group"
 
 
 def test_a_thought_is_not_the_answer_and_an_unclosed_one_is_no_answer() -> None:

@@ -84,6 +84,13 @@ def test_a_perfect_score_still_has_a_width_and_every_interval_holds_its_value():
             assert (one.n, one.groups) == (12, 6) and not math.isnan(one.low + one.high)
 
 
+@pytest.mark.parametrize("rows", [1, 12])
+def test_rows_that_are_all_of_one_group_have_intervals_that_say_little(rows):
+    alone = aggregate([{"a": Tally(3, 1, 2), "b": Tally(1, 0, 1)}] * rows, ["one"] * rows, measures=ALL, rng=rng())
+    for one in alone.scores.values():
+        assert one.groups == 1 and one.low < one.value < one.high and one.high - one.low > 0.2, one
+
+
 def test_right_or_wrong_rows_get_the_wilson_interval_that_their_score_has():
     hits = [{"a": Tally(1)} if n % 7 else {"a": Tally(0, 0, 1)} for n in range(100)]
     names = [str(n) for n in range(100)]
