@@ -267,13 +267,24 @@ def test_the_verdict_says_how_much_over_zero_shot_and_over_few_shot(written):
         name: paired_difference(
             rows[name].score, rows["tuned"].score, list(rows["tuned"].group), rng=np.random.default_rng(1)
         )
-        for name in ("base", "few_shot")
+        for name in ("base", "few_shot", "teacher")
     }
     assert report.verdict.outcome == "helped"
     assert report.verdict.sentence == (
         f"Tuning helped: {shown(over['base'])} over zero-shot, {p_value(over['base'].p)};"
         f" {shown(over['few_shot'])} over 5-shot, {p_value(over['few_shot'].p)}."
+        f" Not told apart from the teacher: {shown(over['teacher'])}, {p_value(over['teacher'].p)};"
+        f" by that interval at most {-over['teacher'].difference.low:.2f} below it."
     )
+
+
+@pytest.mark.parametrize(
+    ("right", "said"), [(239, r"It beats the teacher: \+0\."), (20, r"The teacher is better: -0\.\d\d \[")]
+)
+def test_the_verdict_says_who_is_better_where_the_teacher_or_the_tuned_model_clearly_is(run_dir, right, said):
+    rewrite(run_dir, "teacher", [1.0] * 150 + [0.0] * 90)
+    rewrite(run_dir, "tuned", [1.0] * right + [0.0] * (240 - right))
+    assert re.search(rf"\. {said}.*, p = \S+\.$", outcome(run_dir).sentence)
 
 
 NAMES = ("base", "few_shot", "tuned", "teacher")

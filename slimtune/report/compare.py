@@ -156,7 +156,8 @@ def _short(evaluated: Evaluated) -> str:
 
 
 def verdict(run: RunFiles, found: tuple[Difference, ...]) -> Verdict:
-    """One sentence: against zero-shot first, then whether a few examples in the prompt would have done as well."""
+    """Against zero-shot first, then whether a few examples in the prompt would have done as well; and, where there is a
+    teacher, a sentence on whether the tuned model is as good as it."""
     if "tuned" not in run.evaluations:
         return Verdict("unknown", "No verdict yet: the tuned model has not been evaluated.")
     against = [one for one in found if one.against in ("base", "few_shot")]
@@ -164,6 +165,7 @@ def verdict(run: RunFiles, found: tuple[Difference, ...]) -> Verdict:
         return Verdict("unknown", "No verdict: there is no evaluation to compare the tuned model with.")
     outcome = _outcome(against[0])
     sentence = f"{_HEADLINES[outcome]}: " + "; ".join(_clause(one) for one in against) + "."
+    sentence += "".join(f" {_beside_teacher(one)}" for one in found if one.against == "teacher")
     if run.scored_on != TEST:
         sentence += f" Scored on {scored_rows(run.scored_on)}, not on the test rows."
     return Verdict(outcome, sentence)
@@ -207,6 +209,17 @@ def _outcome(one: Difference) -> str:
     if not one.comparison.clear:
         return "unclear"
     return "helped" if one.comparison.difference.value > 0 else "worse"
+
+
+def _beside_teacher(one: Difference) -> str:
+    """Better, worse, or how far below it may be at most."""
+    said = f"{signed(one.comparison.difference)}, {p_value(one.comparison.p)}"
+    below = max(0.0, -one.comparison.difference.low)
+    return {
+        "helped": f"It beats the teacher: {said}.",
+        "worse": f"The teacher is better: {said}.",
+        "unclear": f"Not told apart from the teacher: {said}; by that interval at most {below:.2f} below it.",
+    }[_outcome(one)]
 
 
 def _clause(one: Difference) -> str:
