@@ -21,7 +21,7 @@ from slimtune.evaluate import (
 )
 from slimtune.files import DISK_GONE, cache_folder, digest_json, writing
 from slimtune.recipe import Recipe, Served
-from slimtune.scorers.judge import PROMPT_SHA256, Judge
+from slimtune.scorers.judge import PROMPT_SHA256, Judge, Rejected
 from slimtune.status import Listener
 from slimtune.tasks import Task
 
@@ -157,12 +157,17 @@ def score_served(
 def judging(
     judge: Served | None, *, journal: Path, listener: Listener, should_stop: Callable[[], bool]
 ) -> Iterator[Judge | None]:
-    """The judge that a recipe asks for, for as long as the block lasts; None where it asks for none."""
+    """The judge that a recipe asks for, for as long as the block lasts; None where it asks for none. What one has said
+    that is rejected is forgotten: another may be served by that name the next time."""
     if judge is None:
         yield None
         return
-    with asking(judge.endpoint, journal=journal, say=listener.say, should_stop=should_stop) as session:
-        yield Judge(session.generate, label=judge.model, asked=session.facts)
+    try:
+        with asking(judge.endpoint, journal=journal, say=listener.say, should_stop=should_stop) as session:
+            yield Judge(session.generate, label=judge.model, asked=session.facts)
+    except Rejected:
+        journal.unlink(missing_ok=True)
+        raise
 
 
 def fitting_shots(

@@ -5,9 +5,10 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
-from chat_server import ChatServer, said
+from chat_server import ChatServer, Reply, said
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -132,6 +133,27 @@ def test_a_judge_that_fails_a_canary_judges_nothing(answer: Callable[[Example], 
     with pytest.raises(UserError, match=re.escape(words)):
         judge(answer, asked)([(Completion("Paris"), ROWS[0])] * 3 + [(Completion("?"), one) for one in ROWS])
     assert len(asked) == 5
+
+
+def test_a_judge_that_was_rejected_is_tried_anew_and_one_that_was_not_is_not_asked_again(tmp_path: Path) -> None:
+    """Over real sockets: another judge behind the name and the address of the one that was rejected."""
+    judges = [lambda asked: RIGHT, honest]
+
+    def script(body: dict[str, Any], number: int) -> Reply:
+        return said(judges[0](Example("", (Message("user", body["messages"][-1]["content"]),), "")))
+
+    with ChatServer(script) as server:
+        served = JudgeSection(model="judge", base_url=server.url)
+
+        def prove() -> int:
+            heard = {"listener": Silent(), "should_stop": lambda: False}
+            with judging(served, journal=tmp_path / "judge.journal", **heard) as named:
+                return named.prove(ROWS)
+
+        with pytest.raises(UserError, match="take a stronger model"):
+            prove()
+        judges.pop(0)
+        assert [prove(), prove()] == [5, 5] and len(server.asked) == 10
 
 
 def scored(answer: Callable[[Example], str], said_by: dict[str, str], *, scorer: str = "judge"):

@@ -65,6 +65,10 @@ def unjudged(completion: Completion, example: Example) -> Score:
     return Score(None, completion.text.strip() or None, "no judge was asked")
 
 
+class Rejected(UserError):
+    """A judge that judged an answer wrongly whose score is known."""
+
+
 class Judge:
     """`ask` answers examples, as an endpoint's session does; `label` is how the judge is called in messages."""
 
@@ -72,7 +76,7 @@ class Judge:
         self._ask, self.label, self._asked = ask, label, asked
 
     def __call__(self, pairs: Sequence[Pair]) -> Judged:
-        """Judge every answer. Raises UserError where a canary is judged wrongly, and what the endpoint raises."""
+        """Judge every answer. Raises Rejected where a canary is judged wrongly, and what the endpoint raises."""
         tried = self.prove([example for _, example in pairs])
         said = self._verdicts(pairs)
         if all(score.value is None for score in said):
@@ -86,13 +90,13 @@ class Judge:
         return Judged(tuple(said), self._asked() | facts)
 
     def prove(self, examples: Sequence[Example]) -> int:
-        """Judge answers whose score is known; how many. Raises UserError where one is judged wrongly."""
+        """Judge answers whose score is known; how many. Raises Rejected where one is judged wrongly."""
         tried = canaries(examples)
         for score, ((completion, example), due) in zip(self._verdicts([pair for pair, _ in tried]), tried, strict=True):
             if score.value != due:
                 found = {None: "gave no clear verdict on", 1.0: "called right", 0.0: "called wrong"}[score.value]
                 is_ = "right" if due else "wrong"
-                raise UserError(
+                raise Rejected(
                     f"The judge {self.label} was tried before use, and {found} the answer {completion.text[:80]!r} to "
                     f"the row {example.id}, which is {is_}. Its scores would mean nothing: take a stronger model."
                 )
