@@ -132,9 +132,10 @@ def _show_alternatives(console: Console, forecast: Forecast) -> None:
     table.add_column("  instead")
     table.add_column("speed", justify="right")
     table.add_column("GiB, up to", justify="right")
+    table.add_column("along with it")
     for other in forecast.plan.alternatives:
         memory = f"{other.high_gib:.1f}" if other.fits else f"{other.high_gib:.1f}: does not fit"
-        table.add_row(f"  {other.how}", f"{other.share:.0%}" if other.fits else "-", memory)
+        table.add_row(f"  {other.how}", f"{other.share:.0%}" if other.fits else "-", memory, other.along)
     console.print()
     console.print(table)
 

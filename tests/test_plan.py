@@ -84,6 +84,7 @@ def test_nothing_that_fits_is_predicted_to_be_much_faster_than_what_is_chosen(mo
     assert all(other.share <= 1 / 0.97 for other in plan.alternatives if other.fits)
     assert all(other.high_gib <= plan.room_gib for other in plan.alternatives if other.fits)
     padded = next(other for other in plan.alternatives if other.how == "padded rows")
+    assert all(other.how not in other.along for other in plan.alternatives)
     assert padded.share < 0.5
 
 
@@ -346,6 +347,17 @@ _KNOBS = {
 
 def test_where_no_knob_makes_it_fit_none_is_offered():
     assert "What would help: a smaller model or a larger card." in refused("qwen3-32b", "T4")
+
+
+def test_what_else_could_be_chosen_says_what_changes_along_with_it():
+    plan = plan_for("qwen3-8b", "RTX 4090", longest_answer_tokens=256, lora_r=64, batch=64)
+    (tight,) = [other for other in plan.alternatives if other.how == "checkpointing"]
+    assert plan.quantisation == "4bit" and tight.high_gib > plan.peak_gib["high"] and "16-bit weights" in tight.along
+    pinned = plan_for(
+        "qwen3-8b", "RTX 4090", lora_r=64, batch=64, quantisation="4bit", collation="padded", micro_batch=1
+    )
+    (tight,) = [other for other in pinned.alternatives if other.how == "checkpointing"]
+    assert tight.along == "" and tight.high_gib < pinned.peak_gib["high"]
 
 
 def test_a_refusal_on_the_cpu_does_not_offer_4_bit():

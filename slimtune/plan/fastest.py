@@ -15,7 +15,7 @@ from slimtune.models import ModelSpec
 from slimtune.plan.collation import is_framed
 from slimtune.plan.memory import Setting, Together, high_gib, with_levers
 from slimtune.plan.speed import HOST, example_s, is_replayed
-from slimtune.wording import counted
+from slimtune.wording import counted, listed
 
 _GRAPHS_GIB = 0.125  # of captured steps outside what torch reserves: 84 MiB with the first, up to 2 with each later
 _AS_FAST = 0.97  # of the fastest: what is that near is as fast, and 16-bit weights and memory decide
@@ -41,10 +41,11 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Alternative:
-    """What else could be chosen: `how` in words, its predicted speed as a share of what was chosen, the peak's upper
-    end in GiB, and whether that fits."""
+    """What else could be chosen: `how` in words, and what changes `along` with it, as the rest is chosen anew; its
+    predicted speed as a share of what was chosen, the peak's upper end in GiB, and whether that fits."""
 
     how: str
+    along: str
     share: float
     high_gib: float
     fits: bool
@@ -103,28 +104,39 @@ def fastest(found: Sequence[Candidate], room_gib: float) -> Candidate | None:
 def alternatives(found: Sequence[Candidate], chosen: Candidate, room_gib: float) -> tuple[Alternative, ...]:
     """What was not chosen, one change at a time: the fastest with that change that fits, else the one that takes
     least."""
-    at = chosen.setting
+    here = _told(chosen)
     changes = {
-        "padded rows" if chosen.collation == "shared-prefix" else "shared prefixes": lambda one: (
-            one.collation != chosen.collation
-        ),
-        "16-bit weights" if at.quantisation == "4bit" else "4-bit weights": lambda one: (
-            one.setting.quantisation != at.quantisation
-        ),
-        "no checkpointing" if at.checkpointing else "checkpointing": lambda one: (
-            one.setting.checkpointing != at.checkpointing and not one.setting.tiled_mlp
-        ),
-        f"{2 * at.micro_batch} rows at a time": lambda one: one.setting.micro_batch == 2 * at.micro_batch,
-        f"{counted(at.micro_batch // 2, 'row')} at a time": lambda one: one.setting.micro_batch == at.micro_batch // 2,
+        "collation": "padded rows" if chosen.collation == "shared-prefix" else "shared prefixes",
+        "quantisation": "16-bit weights" if chosen.setting.quantisation == "4bit" else "4-bit weights",
+        "checkpointing": "no checkpointing" if chosen.setting.checkpointing else "checkpointing",
     }
+    rows = chosen.setting.micro_batch
+    asked = [(kind, how, lambda one, kind=kind: _told(one)[kind] != here[kind]) for kind, how in changes.items()]
+    asked += [
+        ("rows", f"{counted(many, 'row')} at a time", lambda one, many=many: one.setting.micro_batch == many)
+        for many in (2 * rows, rows // 2)
+    ]
     said = []
-    for how, holds in changes.items():
-        if others := [one for one in found if holds(one)]:
+    for kind, how, holds in asked:
+        others = [one for one in found if holds(one) and not (kind == "checkpointing" and one.setting.tiled_mlp)]
+        if others:
             best = fastest(others, room_gib)
             shown = best or min(others, key=lambda one: one.high_gib)
+            along = [word for what, word in _told(shown).items() if what != kind and word != here[what]]
             share = shown.examples_per_s / chosen.examples_per_s
-            said.append(Alternative(how, round(share, 3), shown.high_gib, fits=best is not None))
+            said.append(Alternative(how, listed(along), round(share, 3), shown.high_gib, fits=best is not None))
     return tuple(said)
+
+
+def _told(one: Candidate) -> dict[str, str]:
+    """In words, by what can be chosen."""
+    at = one.setting
+    return {
+        "collation": "shared prefixes" if one.collation == "shared-prefix" else "padded rows",
+        "quantisation": "4-bit weights" if at.quantisation == "4bit" else "16-bit weights",
+        "checkpointing": "checkpointing" if at.checkpointing else "no checkpointing",
+        "rows": f"{counted(at.micro_batch, 'row')} at a time",
+    }
 
 
 def _ways(spec: ModelSpec, smallest: Setting, weights: Sequence[str]) -> list[Setting]:
