@@ -207,6 +207,24 @@ def test_what_a_matrix_cannot_say_is_refused(tmp_path, task, more, said):
         read(tmp_path, task, more)
 
 
+def test_every_mistake_of_a_matrix_is_told_at_once(tmp_path):
+    text = """\
+base: smollm2-banking77-demo
+models: [smollm2-135m-embedded]
+tasks: [banking77, banking78]
+seedz: [1, 2]
+axes:
+  lora.r: []
+  train.lrr: [1e-4]
+"""
+    (tmp_path / "m.yaml").write_text(text)
+    with pytest.raises(Problems) as told:
+        read_matrix(tmp_path / "m.yaml")
+    assert [problem.where.partition("m.yaml:")[2] for problem in told.value.problems] == [
+        "4 seedz", "6 axes.lora.r", "7 train.lrr", "3 task",
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize(("key", "section"), [("model", "models"), ("task", "tasks"), ("seed", "seeds")])
 def test_a_task_has_no_model_task_or_seed_of_its_own(tmp_path, task, key, section):
     path = write(tmp_path, f"models: [{MODEL}]\ntasks:\n  {task}:\n    {key}: 3\n")

@@ -58,22 +58,33 @@ def read_matrix(path: Path, *, data_dir: Path | None = None) -> tuple[Asked, ...
     """The cells of a matrix file, model by model. Raises Problems with every mistake in it."""
     document = parse_yaml(path)
     problems = list(document.problems)
-    try:
-        matrix = Matrix.model_validate(document.value)
-    except ValidationError as error:
-        problems += [_problem(path, document, item) for item in error.errors()]
-        raise Problems(str(path), problems) from None
-    base = _base(path, document, matrix, problems)
+    matrix = _sections(path, document, problems)
+    base = _base(path, document, matrix, wrong := [])
     ways = list(_ways(path, document, matrix, problems))
-    if problems:
+    problems += wrong
+    if wrong:
         raise Problems(str(path), problems)
     cells = _Cells(path, document, matrix, base, data_dir)
     found = [cells.trained(way, *place) for way in ways for place in cells.places(matrix.seeds)]
     found += [cells.served(one, *place) for one in matrix.served for place in cells.places(range(1, one.runs + 1))]
-    problems = [*cells.problems, *_twice(path, found), *_mixed(path, found)]
-    if problems:
+    problems += cells.problems
+    if problems := problems or [*_twice(path, found), *_mixed(path, found)]:
         raise Problems(str(path), dict.fromkeys(problems))
     return tuple(cell for cell in found if cell is not None)
+
+
+def _sections(path: Path, document: Document, problems: list[Problem]) -> Matrix:
+    """What stands in the file, without the sections that are wrong: the rest is checked too. Raises Problems where
+    these are what cells are made of."""
+    try:
+        return Matrix.model_validate(document.value)
+    except ValidationError as error:
+        problems += [_problem(path, document, item) for item in error.errors()]
+        wrong = {item["loc"][0] for item in error.errors() if item["loc"]}
+    rest = {key: value for key, value in document.value.items() if key not in wrong}
+    if not wrong or wrong & {"models", "tasks", "contestants", "served"}:
+        raise Problems(str(path), problems)
+    return Matrix.model_validate(rest)
 
 
 class _Cells:
@@ -192,8 +203,9 @@ def _ways(path: Path, document: Document, matrix: Matrix, problems: list[Problem
         models = [keys["model"]] if "model" in keys else matrix.models
         lines = {key: document.lines.get(("contestants", name, key), 1) for key in keys}
         lines |= {key: document.lines.get(("axes", key), 1) for key in matrix.axes}
-        for model, values in itertools.product(models, itertools.product(*matrix.axes.values())):
-            axes = dict(zip(matrix.axes, values, strict=True))
+        axed = {key: values for key, values in matrix.axes.items() if values}
+        for model, values in itertools.product(models, itertools.product(*axed.values())):
+            axes = dict(zip(axed, values, strict=True))
             label = _label(model)
             said = label.lower() in name.lower()  # else a way alone, "rank 4", reads like a place
             words = [*([] if said else [label]), *([name] if name else []), *_words(matrix, axes)]
