@@ -87,10 +87,10 @@ def recipe_keys() -> Rows:
 
 def runs() -> Rows:
     rows = [
-        (state.name, state.phase, _day(state), *(_score(state, name) for name in ("base", "tuned")), _at(state))
+        (state.name, state.phase, _day(state), *(_score(state, name) for name in ("base", "tuned")))
         for state in jobs.list_runs()
     ]
-    return "Runs in runs/", ("name", "state", "last seen", "base", "tuned", "at"), rows
+    return "Runs in runs/", ("name", "state", "last seen", "base", "tuned"), rows
 
 
 def _day(state: State) -> str:
@@ -115,6 +115,13 @@ def _at(state: State) -> str:
         return state.error.split("\n")[0]
     stage = state.stages[-1] if state.stages and state.phase != "finished" else None
     return f"{stage.name}, {stage.done} of {stage.total}" if stage else ""
+
+
+def notes(what: str) -> list[str]:
+    """What stands below a list: of runs, how far those are that are not finished."""
+    if what == "runs":
+        return [f"{state.name} {state.phase}: {at}" for state in jobs.list_runs() if (at := _at(state))]
+    return [NOTES[what]] if what in NOTES else []
 
 
 def _headline(file: Path) -> str:

@@ -206,7 +206,7 @@ def show_list(console: Console, what: str) -> None:
         table.add_column(column, justify="right" if column in listing.NUMBERS else "left", no_wrap=place == 0)
     for row in rows:
         table.add_row(*[escape(str(cell)) for cell in row])
-    console.print(table, *([f"[dim]{escape(listing.NOTES[what])}[/dim]"] if what in listing.NOTES else []), sep="\n")
+    console.print(table, *(f"[dim]{escape(note)}[/dim]" for note in listing.notes(what)), sep="\n")
 
 
 def show_findings(console: Console, findings: Sequence[Any]) -> None:

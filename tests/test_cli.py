@@ -140,6 +140,17 @@ def test_where_no_run_is_yet_the_list_of_runs_says_what_makes_one(tmp_path: Path
     assert "`slimtune demo` makes a run" in slimtune("list", "runs", cwd=tmp_path).stdout
 
 
+def test_the_list_of_runs_says_why_a_run_failed_and_how_far_one_is_that_was_stopped(tmp_path: Path) -> None:
+    stage = {"name": "Training", "done": 3, "total": 8, "detail": "", "first": 0, "seconds": 1.0}
+    for name, status in (("bad", {"exit_code": 2, "error": "It does not fit."}), ("half", {"stages": [stage]})):
+        folder = tmp_path / "runs" / name
+        folder.mkdir(parents=True)
+        (folder / "owner.json").write_text("{}")
+        (folder / "status.json").write_text(json.dumps({"stages": [], "updated": time.time(), **status}))
+    lines = slimtune("list", "runs", cwd=tmp_path).stdout.splitlines()
+    assert {*lines} >= {"bad failed: It does not fit.", "half stopped: Training, 3 of 8"}, lines
+
+
 def test_a_list_that_does_not_exist_is_named_with_the_nearest() -> None:
     shown = slimtune("list", "model")
     assert shown.returncode == 2 and "Did you mean 'models'?" in shown.stderr
