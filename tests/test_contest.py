@@ -396,6 +396,7 @@ def test_a_contest_that_is_killed_goes_on_and_both_of_our_layouts_see_the_same_l
     assert len(trials) == 3, "Unsloth's padded rows by eight, by four and by two"
     assert trials & folders, "nobody went on"
     kept = (out / "speed.md").read_text()
+    assert "neither plain TRL" in kept and "16bit in fp32" not in kept
     assert "times as fast as Unsloth's defaults" in done.stdout and kept.startswith("# ")
     assert held["left_out"] == [] and "times as fast as the best other layout" in kept
     for told in out.glob("*/told.json"):

@@ -24,6 +24,10 @@ from slimtune.status import Listener
 from slimtune.wording import counted, listed
 
 RANDOM = "Random weights: memory and speed, never quality."
+ON_A_CPU = (
+    "No GPU: neither plain TRL, whose loss is a Triton kernel, nor packed and padding-free rows, which need "
+    "FlashAttention, take part."
+)
 _TRAINERS = {"torch", "unsloth", "unsloth_zoo", "transformers", "trl", "peft", "accelerate", "bitsandbytes", "xformers"}
 _SAMPLE = 20  # batches whose tokens are counted both ways
 
@@ -85,7 +89,8 @@ def hold(
     )  # fmt: skip
     outcomes = _everyone(entries, to_try(entries, only=only), job, course, out, listener, should_stop)
     title = f"{spec.label} on {prepared.task.title}: rank {recipe.lora.r}, {plan.batch} examples a step"
-    return Contest(title, _facts(rows, job, course, outcomes), (RANDOM,) if shape else (), outcomes, left_out)
+    notes = ((RANDOM,) if shape else ()) + (() if card else (ON_A_CPU,))
+    return Contest(title, _facts(rows, job, course, outcomes), notes, outcomes, left_out)
 
 
 def _everyone(

@@ -9,8 +9,10 @@ from slimtune.engine.contestant.job import OUT_OF_MEMORY, Pace
 
 TABLES = {
     COLLATION: "Collation: the same model, weights, precision, checkpointing and batch, laid out differently. "
-    "slimtune's two have the same gradients; packed rows hold whole examples, as many as find room.",
-    CHOICE: "Choice: what slimtune picks, beside the documented defaults of others and what they can do at best.",
+    'slimtune\'s two have the same gradients; packed rows hold whole examples, as many as find room. "times": as fast '
+    "as the slowest.",
+    CHOICE: "Choice: what slimtune picks, beside the documented defaults of others and what they can do at best. "
+    '"times": as fast as the slowest.',
 }
 _BEST = {  # of others: where all of the search took place, and where a part of it did
     COLLATION: ("the best other layout", "the fastest other layout that ran here"),
@@ -99,7 +101,7 @@ class Contest:
         return [_times(ours, max(ran, key=lambda one: one.examples_per_s), _BEST[table][part])]
 
     def lines(self, table: str) -> list[Line]:
-        """A table's rows. "times": as fast as the slowest of those that went the whole course."""
+        """A table's rows; the slowest is of those that went the whole course."""
         here = self.of(table)
         slowest = min((one.examples_per_s for one in here if not one.refusal and not one.tried), default=0.0)
         return [

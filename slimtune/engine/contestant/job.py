@@ -36,7 +36,8 @@ class Way:
         layout = "as it likes" if self.collation == OWN_CHOICE else self.collation
         memory = ", checkpointing" if self.checkpointing else ""
         memory += ", 8-bit Adam" if self.optimizer == "adamw_8bit" else ""
-        return f"{layout}, {self.quantisation} in {self.precision}, {self.micro_batch} at a time{memory}"
+        weights = "" if self.precision == "fp32" and self.quantisation == "16bit" else f"{self.quantisation} in "
+        return f"{layout}, {weights}{self.precision}, {self.micro_batch} at a time{memory}"
 
     @property
     def slug(self) -> str:
