@@ -61,6 +61,7 @@ class Draft:
     train_rows: int | None = None
     test_rows: int | None = None
     few_shot: int = Evaluate().few_shot
+    skip_bad: bool = False
 
     @property
     def name(self) -> str:
@@ -76,7 +77,7 @@ def draft_of(recipe: Recipe) -> Draft | None:
         recipe.model, recipe.task, data.train, data.test, tuple(data.columns.items()), data.labels,
         data.instruction or "", recipe.context.length, recipe.context.method == "yarn", recipe.lora.r,
         recipe.lora.alpha, train.epochs, train.lr, train.batch, data.train_rows, data.test_rows,
-        recipe.evaluate.few_shot,
+        recipe.evaluate.few_shot, data.skip_bad,
     )  # fmt: skip
     return draft if Recipe.model_validate(recipe_value(draft)) == recipe else None
 
@@ -112,6 +113,7 @@ def recipe_value(draft: Draft) -> dict[str, Any]:
     data = {
         "train": draft.train, "test": draft.test, "columns": dict(draft.columns), "instruction": draft.instruction,
         "labels": list(draft.labels), "train_rows": draft.train_rows, "test_rows": draft.test_rows,
+        "skip_bad": draft.skip_bad or None,
     }  # fmt: skip
     value = {
         "model": draft.model,

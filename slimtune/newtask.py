@@ -11,9 +11,9 @@ from slimtune.draft import Draft, recipe_text
 from slimtune.errors import UserError
 from slimtune.files import write_text, writing
 from slimtune.stats import smallest_detectable_difference
-from slimtune.tasks import Quality, Task, get_task, inspect_task, task_from_files
+from slimtune.tasks import Quality, Selection, Task, get_task, inspect_task, task_from_files
 from slimtune.tasks.formats import FORMATS, format_of, read_rows
-from slimtune.wording import detectable_words
+from slimtune.wording import counted, detectable_words
 
 MODEL = "smollm2-135m-embedded"  # comes with slimtune's packages, so that the recipe runs as it is written
 _FEW_ROWS = 10  # of a label: fewer are hardly learned
@@ -30,17 +30,17 @@ class NewTask:
     remarks: tuple[str, ...]
 
 
-def new_task(name: str, source: Path, *, columns: Mapping[str, str] | None = None) -> NewTask:
+def new_task(name: str, source: Path, *, columns: Mapping[str, str] | None = None, skip_bad: bool = False) -> NewTask:
     """Write the folder `name` from a CSV, TSV or JSON Lines file: job.json, train.jsonl, test.jsonl, recipe.yaml.
 
     Rows of one group (a column group, conversation, doc_id...: `columns` maps ours to theirs) and rows that ask the
     same but for case and punctuation stay on one side; a fifth is for testing, labels in proportion. Raises UserError
-    for a folder that is there or a file that is unclear, and Problems for every bad row.
+    for a folder that is there or a file that is unclear, and Problems for every bad row unless these are skipped.
     """
     folder = Path(name)
     if folder.exists():
         raise UserError(f"{folder} is there already. Choose another name, or move it away.")
-    task = task_from_files(source, columns=columns)
+    task = task_from_files(source, columns=columns, selection=Selection(skip_bad=skip_bad))
     rows = _rows_by_id(source, columns or {})
     sides = {side: [_row(example, rows, task) for example in getattr(task, side)] for side in ("train", "test")}
 
@@ -54,8 +54,11 @@ def new_task(name: str, source: Path, *, columns: Mapping[str, str] | None = Non
         write_text(folder / "recipe.yaml", recipe)
         write_text(folder / "job.json", json.dumps(job, indent=2, ensure_ascii=False) + "\n")  # last: now it is a task
     written = get_task(str(folder.resolve()))
-    remarks = tuple(_remarks(written, inspect_task(written), source, folder))
-    return NewTask(folder, len(written.train), len(written.test), remarks)
+    remarks = _remarks(written, inspect_task(written), source, folder)
+    left_out = (
+        [f"{counted(len(task.skipped), 'row')} could not be read: first {task.skipped[0]}"] if task.skipped else []
+    )
+    return NewTask(folder, len(written.train), len(written.test), (*left_out, *remarks))
 
 
 def columns_of(pairs: Iterable[str]) -> dict[str, str]:

@@ -272,11 +272,16 @@ def test_rows_of_ones_own_are_kept_read_and_planned_for_and_never_run_as_a_page(
 ) -> None:
     hostile = "<img src=x onerror=document.title='owned'> ${document.title='owned'} {{7*7}}"
     rows = "".join(f"parcel {n} {hostile},{'ab'[n % 2]}\n" for n in range(40))
-    (tmp_path / "tickets.csv").write_text("message,intent\n" + rows, encoding="utf-8")
+    (tmp_path / "tickets.csv").write_text(f"message,intent\n{rows}lost,\n", encoding="utf-8")
     page = Page(browser, app.url)
     page.page.get_by_label("A file of mine").check()
     page.page.locator("input[type=file]").first.set_input_files(tmp_path / "tickets.csv")
+    page.wait_text("#outcome", "tickets.csv:42: has an empty 'intent'")
+    page.page.get_by_label("Leave out rows that cannot be read").check()
     page.wait_text("#outcome", "Tickets")
+    page.page.get_by_role("button", name="More").click()
+    page.page.locator("#batch").wait_for()
+    assert not page.page.locator("#labels").is_visible(), "those of a task that comes along"
     page.wait_text("#outcome", "of a batch of 8; 16 steps")  # not the demo's 32, of which there would be one
     assert page.page.locator("#learning-rate input, #lr input").first.input_value() == "0.0004"
     assert not page.page.locator("#start-from").is_visible(), "no recipe is there to start from"

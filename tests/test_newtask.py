@@ -153,6 +153,24 @@ def test_the_command_line_makes_it_and_says_what_comes_next(here):
     assert again.returncode == 2 and "is there already" in again.stderr
 
 
+def test_rows_that_cannot_be_read_are_refused_with_the_way_out_and_left_out_where_it_is_taken(here):
+    file = table(here / "data.csv", [*ROWS, {"body": "no label", "intent": "", "thread": ""}])
+    with pytest.raises(Problems, match=r"data.csv:211: .*slimtune new --skip-bad"):
+        new_task("mine", file, columns=COLUMNS)
+    made = new_task("mine", file, columns=COLUMNS, skip_bad=True)
+    assert made.train_rows + made.test_rows == 209 and "1 row could not be read: first data.csv:211" in made.remarks[0]
+    (here / "own.yaml").write_text(RECIPE)
+    assert "`data.skip_bad: true` leaves such rows out" in str(refused := problems_of(here / "own.yaml")), refused
+    (here / "own.yaml").write_text(RECIPE + "  skip_bad: true\n")
+    assert len(ready(read_recipe(here / "own.yaml")).task.skipped) == 1
+
+
+def problems_of(path):
+    with pytest.raises(Problems) as refused:
+        ready(read_recipe(path))
+    return refused.value
+
+
 RECIPE = """\
 model: smollm2-135m-embedded
 data:

@@ -42,6 +42,7 @@ class Form:
     answer_column: gr.Dropdown
     group_column: gr.Dropdown
     instruction: gr.Textbox
+    skip_bad: gr.Checkbox
     model: gr.Dropdown
     card: gr.Dropdown
     context: gr.Dropdown
@@ -80,6 +81,7 @@ class Form:
             labels=tuple(map(str, said["labels"])) if isinstance(said["labels"], list) and not own else (),
             instruction=str(said["instruction"] or "").strip() if own else "",
             yarn=bool(said["yarn"]),
+            skip_bad=bool(said["skip_bad"]) and own,
             **{name: _number(said[name], empty="") for name in _NEEDED},
             **{name: _number(said[name], empty=None) for name in _OPTIONAL},
         )
@@ -107,6 +109,10 @@ def build_form() -> Form:
     numbers = _numbers(first, rows["task"])
     form = Form(model=model, **rows, **numbers)
     usual = [getattr(form, name) for name in _OF_ROWS]
+    form.source.change(
+        lambda chosen, task: gr.update(visible=chosen == A_TASK and bool(_labels(task))), [form.source, form.task],
+        form.labels, api_name=False, show_progress="hidden",
+    )  # fmt: skip
     form.source.input(_usual, form.source, usual, api_name=False, show_progress="hidden")
     start.input(
         lambda name: form.filled(drafts[_offered("recipe", name, drafts)]), start, list(form.filled(first)),
@@ -202,11 +208,12 @@ def _own_rows() -> dict[str, Any]:
     instruction = gr.Textbox(
         "", label="Instruction", info="The system turn: what the model is to do", lines=2, elem_id="instruction"
     )
+    skip_bad = gr.Checkbox(False, label="Leave out rows that cannot be read", elem_id="skip-bad")
     train_file.change(_kept_train, train_file, [train, table, asked, answered, group, said], api_name=False)
     test_file.change(_kept_test, test_file, [test, said], api_name=False)
     return {
         "train": train, "test": test, "answer": answer, "asked_column": asked, "answer_column": answered,
-        "group_column": group, "instruction": instruction,
+        "group_column": group, "instruction": instruction, "skip_bad": skip_bad,
     }  # fmt: skip
 
 

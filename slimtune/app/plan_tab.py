@@ -84,7 +84,7 @@ def _values(draft: Draft, card: Card | None, found: Outlook) -> dict[str, Any]:
     forecast, spec = found.forecast, get_model(draft.model)
     plan = forecast.plan if forecast else None
     context_gib = getattr(card, "context_gib", 0.0)
-    parts = {**(plan.parts_gib if plan else {}), **({"CUDA context": context_gib} if card else {})}
+    parts = {**(plan.parts_gib if plan else {}), **({"CUDA context, beside it": context_gib} if card else {})}
     room = (plan.room_gib if plan else 0.0) + context_gib
     return {
         "problems": found.problems,

@@ -183,11 +183,12 @@ def new(
     name: Annotated[str, typer.Argument(metavar="FOLDER", help="The task's folder, which is made.")],
     source: Annotated[Path, typer.Option("--from", metavar="FILE", help="Rows: .csv, .tsv or .jsonl.")],
     column: Annotated[list[str], typer.Option("--column", metavar="OURS=THEIRS", help="E.g. text=body.")] = [],  # noqa: B006
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave rows out that cannot be read.")] = False,
 ) -> None:
     """Make a task folder and a recipe from one file of rows, parted without leaks, and say what to look at."""
     from slimtune.newtask import columns_of, new_task
 
-    made = new_task(name, source, columns=columns_of(column))
+    made = new_task(name, source, columns=columns_of(column), skip_bad=skip_bad)
     Console().print(
         f"{made.folder}: {made.train_rows:,} training rows, {made.test_rows:,} test rows, and recipe.yaml.",
         *(f"- {remark}" for remark in made.remarks),

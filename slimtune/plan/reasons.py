@@ -25,8 +25,9 @@ def chosen_words(spec: ModelSpec, candidate: Candidate, gpu: GpuSpec | DetectedG
     answers = f", answers up to {chosen.answer_tokens}," if chosen.answer_tokens else ""
     notes.append(f"{counted(chosen.micro_batch, 'row')} of up to {chosen.row_tokens} tokens{answers} at a time.")
     if candidate.collation == "shared-prefix":
-        most = f", up to {sum(chosen.together.largest):,} tokens at a time" if chosen.together else ""
-        notes.append(f"What prompts share is computed once{most}: {chosen.prefix_tokens} of all, and more of some.")
+        most = f"; {sum(chosen.together.largest):,} tokens at a time at most" if chosen.together else ""
+        shared = f"the first {chosen.prefix_tokens} tokens of all rows, and what some share besides"
+        notes.append(f"What prompts share is computed once, {shared}{most}.")
     return notes
 
 

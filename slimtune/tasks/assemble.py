@@ -43,9 +43,10 @@ def read_drafts(path: Path, lines: JsonlRows, read: Callable[[Mapping[str, Any],
 
 def refuse_bad(title: str, sides: Iterable[Drafts], *, skip_bad: bool) -> None:
     """Raises Problems with every bad row of every file, each with its path, unless they are to be skipped."""
-    bad = [(side.path.parent, problem) for side in sides for problem in side.problems]
+    bad = [replace(one, where=str(side.path.parent / one.where)) for side in sides for one in side.problems]
     if bad and not skip_bad:
-        raise Problems(title, listed(replace(problem, where=str(folder / problem.where)) for folder, problem in bad))
+        way_out = "`data.skip_bad: true` leaves such rows out, and so does `slimtune new --skip-bad`."
+        raise Problems(title, listed([*bad[:-1], replace(bad[-1], fix=f"{bad[-1].fix} {way_out}".strip())]))
 
 
 def assemble(job: Job, train: Drafts, test: Drafts, selection: Selection) -> Task:
