@@ -160,7 +160,7 @@ def plan_of(
     Raises UserError where nothing fits, with the numbers and what would help.
     """
     recipe, spec = prepared.recipe, prepared.spec
-    rows = counted or guess_tokens(prepared.task.train)
+    rows = counted or guess_tokens(prepared.task.train, spec)
     lengths, answers, together = rows.lengths, rows.answers, rows.together(recipe)
     train = recipe.train
     given = {

@@ -202,7 +202,7 @@ def forecast_all(card: Card | None, load: Load = STUDY) -> list[Line]:
 
 def load_of(prepared: Ready) -> Load:
     """A checked recipe's rows, in tokens as far as their characters tell."""
-    recipe, counted = prepared.recipe, guess_tokens(prepared.task.train)
+    recipe, counted = prepared.recipe, guess_tokens(prepared.task.train, prepared.spec)
     lengths, longest = counted.lengths, min(max(counted.lengths), recipe.context.length)
     return Load(
         len(lengths), recipe.train.epochs, longest, sum(lengths) / len(lengths), max(counted.answers), recipe.lora.r,

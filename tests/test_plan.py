@@ -12,7 +12,7 @@ from slimtune.check import plan_of, ready
 from slimtune.engine.schedule import count_steps, row_order
 from slimtune.errors import CannotWrite, UserError
 from slimtune.gpus import DetectedGpu, get_gpu
-from slimtune.lengths import guess_tokens
+from slimtune.lengths import count_tokens, guess_tokens
 from slimtune.models import get_model
 from slimtune.plan import (
     Setting,
@@ -30,6 +30,7 @@ from slimtune.plan.planner import powers_of_two_dividing
 from slimtune.plan.speed import is_replayed, paces_here
 from slimtune.recipe import check_recipe
 from slimtune.strict_yaml import Document
+from slimtune.tasks import list_tasks
 
 QWEN3_4B = get_model("qwen3-4b")
 # SmolLM2-135M, fp32, two cores: checkpointing, rows, their tokens, those of the answer, peak of resident memory in GiB
@@ -474,11 +475,23 @@ def test_rows_that_share_in_groups_are_planned_by_what_groups_share():
     assert sum(parts_gib(get_model("qwen3-4b"), ungrouped).values()) > 2 * grouped.peak_gib["expected"]
 
 
+@pytest.mark.parametrize("task", [job.name for job in list_tasks() if job.name not in ("trec", "needle")])
+def test_lengths_that_are_guessed_are_near_those_that_are_counted(task):
+    """By the tokenizer of the model that comes along, whose vocabulary is small."""
+    asked = prepared("smollm2-135m-embedded", task=task, data={"skip_bad": True, "train_rows": None})
+    guess = guess_tokens(asked.task.train, asked.spec)
+    counted = count_tokens(asked.spec, asked.task, asked.recipe, say=print)
+    for name in ("lengths", "answers"):
+        ratio = sum(getattr(guess, name)) / sum(getattr(counted, name))
+        assert 0.85 < ratio < 1.15 or (name == "answers" and 0.6 < ratio < 1.5), (name, ratio)
+    assert 0.8 < max(guess.lengths) / max(counted.lengths) < 1.2
+
+
 @pytest.mark.parametrize(("task", "context"), [("voice_banking", 1280), ("banking77", 128), ("text2sql", 768)])
 def test_rows_cut_at_the_context_are_never_planned_as_less_than_nothing(task, context):
     """Their beginning may be guessed to be longer than that."""
     cut = prepared("qwen3-4b", task=task, data={"skip_bad": True}, context=context)
-    of = guess_tokens(cut.task.train).together(cut.recipe)
+    of = guess_tokens(cut.task.train, cut.spec).together(cut.recipe)
     for size in (1, 4, 16):
         found = of(16, size)
         assert min(found.largest) >= 0 and found.largest[1] > 0 and max(found.usual) <= sum(found.largest)
@@ -503,9 +516,10 @@ def test_less_than_a_row_of_an_epoch_is_a_row():
 
 
 def test_rows_that_will_be_dropped_are_not_planned_for():
-    lengths = guess_tokens(prepared("qwen3-4b", task="voice_banking", data={"skip_bad": True}).task.train).lengths
+    whole = prepared("qwen3-4b", task="voice_banking", data={"skip_bad": True})
+    lengths = guess_tokens(whole.task.train, whole.spec).lengths
     context = sorted(lengths)[len(lengths) // 2]
     dropping = {"skip_bad": True, "long_rows": "drop"}
     some = prepared("qwen3-4b", task="voice_banking", data=dropping, context=context)
-    found = guess_tokens(some.task.train).together(some.recipe)(1, 1).largest
+    found = guess_tokens(some.task.train, some.spec).together(some.recipe)(1, 1).largest
     assert sum(found) <= context + 1 and sum(found) >= 0.98 * max(n for n in lengths if n <= context)

@@ -38,7 +38,7 @@ class Side:
 def sides_of(prepared: Ready) -> dict[str, Side]:
     """Of a cell's base, few-shot and tuned side, by name; few_shot only where the recipe asks for it."""
     recipe, task = prepared.recipe, prepared.task
-    counted = guess_tokens(task.test)
+    counted = guess_tokens(task.test, prepared.spec)
     right, longest = _mean(counted.answers), max(counted.answers)
     limit = recipe.answer_limit(task.max_new_tokens)
     prompt, rambles = _mean(counted.lengths) - right, (limit, min(right, limit))
@@ -47,7 +47,9 @@ def sides_of(prepared: Ready) -> dict[str, Side]:
         "tuned": Side(len(task.test), prompt, counted.prefix, (min(longest, limit), min(right, limit))),
     }
     if shots := recipe.evaluate.few_shot:
-        shown = min(prompt + shots * _mean(guess_tokens(task.train).lengths), prepared.spec.native_context)
+        shown = min(
+            prompt + shots * _mean(guess_tokens(task.train, prepared.spec).lengths), prepared.spec.native_context
+        )
         found["few_shot"] = Side(len(task.test), shown, shown - prompt + counted.prefix, rambles)
     return found
 
