@@ -268,10 +268,20 @@ def test_a_study_that_has_just_begun_ranks_two_over_the_task_they_share_and_one_
     begun = replace(SMALL, contestants={"a": 0.5, "b": 0.8}, tasks=TASKS[:2], seeds=(0,), served={})
     found = board_of(put_study(tmp_path / "two", replace(begun, states={("b", "trec", 0): "waiting"})))
     assert [one.contestant for one in found.tables[0].standings] == ["b", "a"]
-    assert found.headline.startswith("b leads over 1 task: mean rank 1.00 of 2")
+    assert found.headline.startswith("b leads over 1 task: mean rank 1.00 of 2, first in 100.0% of the draws of rows,")
+    assert " with one seed each" in found.headline
     assert any("Not ranked, for want of a score: trec (no score of b)" in line for line in found.remarks)
     alone = board_of(put_study(tmp_path / "one", replace(begun, states={("b", task, 0): "waiting" for task in TASKS})))
     assert alone.headline == "Only a is ranked, over 2 tasks: there is nothing to compare it with."
+
+
+def test_settings_of_one_model_that_are_compared_on_test_rows_come_with_a_warning_and_models_do_not(tmp_path):
+    settings = replace(SMALL, contestants={"a": 0.5, "b": 0.8}, served={}, models={"a": "one", "b": "one"})
+    apart = replace(settings, models={"a": "one", "b": "other"})
+    for made, count in ((settings, 1), (apart, 0)):
+        store = put_study(tmp_path / made.models["b"], made)
+        said = [line for line in board_of(store).remarks if line.startswith("Several settings of a model")]
+        assert len(said) == count
 
 
 def test_what_all_contestants_are_is_said_once(tmp_path):

@@ -51,7 +51,7 @@ def make_board(
     squares = _squares(grid, names, out)
     return Board(
         name=clean(study.name),
-        headline=_headline(tables, grid),
+        headline=_headline(tables, seeds=noise is not None),
         counts={**study.counts, "stale": study.stale},
         contestants=names,
         tasks=grid.tasks,
@@ -144,8 +144,8 @@ def _shades(grid: Grid, task: str) -> dict[str, int]:
     return {one: round(10 * (value - low) / (high - low)) if high > low else 5 for one, value in values.items()}
 
 
-def _headline(tables: Sequence[RankTable], grid: Grid) -> str:
-    """Who leads, how surely, and who cannot be told apart from it."""
+def _headline(tables: Sequence[RankTable], *, seeds: bool) -> str:
+    """Who leads, how surely, and who cannot be told apart from it. `seeds`: whether several were trained."""
     if not tables:
         return "Nothing to rank yet: no contestant has a tuned score on a task that the others have too."
     table = tables[0]
@@ -161,7 +161,7 @@ def _headline(tables: Sequence[RankTable], grid: Grid) -> str:
     if len(level) > 1:
         said += " each"
     elif first.p_best is not None:
-        said += f", first in {first.p_best:.1%} of the draws"
+        said += f", first in {first.p_best:.1%} of the draws{'' if seeds else ' of rows, with one seed each'}"
     behind = table.standings[len(level) :]
     near = [one.contestant for one in behind if _close(table, first.contestant, one.contestant)]
     them = "it" if len(level) == 1 else "them"
@@ -192,10 +192,21 @@ def _remarks(grid: Grid, block: Block, noise: SeedNoise | None, incomplete: bool
     if noise is None and any("tuned" in entry.sides for entry in grid.entries.values()):
         lines.append("One seed a cell: how much of a difference is the luck of training is not known.")
     where = {ran_on(cell) for entry in grid.entries.values() for cell in entry.done if "tuned" in cell.result["sides"]}
-    lines += [*_notes(grid), *_moved(grid), *_other_rows(grid)]
+    lines += [*_chosen(grid), *_notes(grid), *_moved(grid), *_other_rows(grid)]
     if len(where) > 1:
         lines.append(f"The cells did not all run alike, and scores may differ for that: {'; '.join(sorted(where))}.")
     return tuple(lines)
+
+
+def _chosen(grid: Grid) -> list[str]:
+    """That the best of several settings of a model is not to be chosen by test rows."""
+    models = {one: grid.entries[one, task].cells[0].model for one, task in grid.entries if one in grid.trained}
+    if grid.scored_on != TEST or len(set(models.values())) == len(models):
+        return []
+    return [
+        "Several settings of a model are compared on test rows: whoever takes the best takes its luck too. Choose by "
+        "rows held out of train (`data.validation_rows`), and score what was chosen on test rows."
+    ]
 
 
 def _moved(grid: Grid) -> list[str]:
