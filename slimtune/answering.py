@@ -129,13 +129,14 @@ def score_served(
     listener: Listener,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> tuple[Path, Evaluation]:
-    """Score a served model on a task's test rows; its column is written to `out`, else to runs/MODEL-on-TASK.
+    """Score a served model on a task's test rows; its column is written to `out`, else to runs/MODEL-at-HOST-on-TASK.
 
     Its answers stay in a journal of the model and the task beside that: asked again, or for more rows, only what is not
     there is paid for. Raises what `answer_served` raises.
     """
     shots = choose_shots(task, few_shot, seed=0)
-    stem = f"{_NOT_IN_A_NAME.sub('-', endpoint.model.lower()).strip('-.') or 'served'}-on-{task.name}"
+    who = f"{endpoint.model}-at-{endpoint.host}"
+    stem = f"{_NOT_IN_A_NAME.sub('-', who.lower()).strip('-.')}-on-{task.name}"
     folder = out or Path("runs") / f"{stem}-{task.digest[:8]}-{few_shot}-shot"
     with writing(folder, only=DISK_GONE):
         evaluation = answer_served(

@@ -246,8 +246,8 @@ class Caller:
             asks = f" and asks to wait {wait_s:,.0f} s" if trouble.after_s else ""
             raise ServiceAway(
                 f"{self.endpoint.host} {trouble}{asks}: given up on row {request.id} after {waits} tries. The "
-                f"{len(self.journal.answers):,} answers so far are kept. Give the same command later; patience_s "
-                f"({self.endpoint.patience_s:.0f}) is how long it waits."
+                f"{len(self.journal.answers):,} answers so far are kept. Give the same command later. It waits "
+                f"{self.endpoint.patience_s:.0f} s at most (`patience_s` in a recipe)."
             ) from trouble
         return wait_s
 
