@@ -14,6 +14,7 @@ from slimtune.evaluate import (
     Evaluation,
     choose_shots,
     evaluate,
+    group_of,
     prompt_digest,
     target_text,
     with_shots,
@@ -25,7 +26,7 @@ from slimtune.scorers.judge import PROMPT_SHA256, Judge, Rejected
 from slimtune.status import Listener
 from slimtune.tasks import Task
 
-SCORES_SCHEMA = 4  # raise it when a change to slimtune changes what a score means
+SCORES_SCHEMA = 5  # raise it when a change to slimtune changes what a score means
 _NOT_IN_A_NAME = re.compile(r"[^a-z0-9.]+")
 _SCORE_FACTS = (
     "versions",
@@ -163,12 +164,12 @@ def judging(
     if judge is None:
         yield None
         return
-    try:
-        with asking(judge.endpoint, journal=journal, say=listener.say, should_stop=should_stop) as session:
+    with asking(judge.endpoint, journal=journal, say=listener.say, should_stop=should_stop) as session:
+        try:
             yield Judge(session.generate, label=judge.model, asked=session.facts)
-    except Rejected:
-        journal.unlink(missing_ok=True)
-        raise
+        except Rejected:
+            session.forget()
+            raise
 
 
 def fitting_shots(
@@ -200,7 +201,7 @@ def score_cache(
         "limit": limit,
         "scorers": [task.scorer, *task.also],
         "asked": [prompt_digest(example) for example in examples],
-        "expected": [[target_text(example), example.group or example.id, dict(example.meta)] for example in examples],
+        "expected": [[target_text(example), group_of(example), dict(example.meta)] for example in examples],
     }
     if judge is not None:
         parts["judge"] = [judge.asked, PROMPT_SHA256]

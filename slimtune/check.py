@@ -12,7 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from slimtune.errors import Problem, Problems, UserError
+from slimtune.errors import Problem, Problems, ServiceAway, UserError
+from slimtune.files import read_json
 from slimtune.gpus import DetectedGpu, GpuSpec
 from slimtune.lengths import RowTokens, TokenReport, guess_tokens
 from slimtune.models import ModelSpec, get_model
@@ -127,14 +128,19 @@ def checked_task(recipe: Recipe | None, *, task_name: str | None, rows: int | No
     return _read_task(recipe.model_copy(update={"data": data}), data_dir)
 
 
-def unlearned(task: Task, recipe: Recipe, *, say: Say) -> Task:
-    """`task` without the test rows that ask what a run of `recipe` was trained on: a score on those is no proof. Raises
-    UserError where none is left."""
+def unlearned(task: Task, run: Path, recipe: Recipe, *, data_dir: Path | None, say: Say) -> Task:
+    """`task` without the test rows that ask what the run in that folder, of that recipe, was trained on: a score on
+    those is no proof. Raises UserError where none is left."""
+    unknown = "Whether this run was trained on some of these rows is not known: its own"
     try:
-        trained = _read_task(recipe, None).train
-    except UserError as gone:
-        say(f"Whether this run was trained on some of these rows is not known: its own cannot be read. {gone}")
+        own, _ = read_rows(recipe, data_dir)
+    except (UserError, ServiceAway) as gone:
+        say(f"{unknown} cannot be read. {gone}")
         return task
+    if own.digest != read_json(run / "data.json")["digest"]:
+        say(f"{unknown} are not those any more that it was trained on.")
+        return task
+    trained = own.train
     if not (learned := {id(row) for row in asked_in_training(replace(task, train=trained))}):
         return task
     kept = tuple(row for row in task.test if id(row) not in learned)
@@ -155,7 +161,7 @@ def plan_of(
     counted: RowTokens | None = None,
     quantisation: str | None = None,
 ) -> Plan:
-    """The plan for a recipe: from the rows' tokens where they have been counted, else from their characters.
+    """The plan for a recipe: from the rows' tokens where they have been counted, else from their text.
 
     Raises UserError where nothing fits, with the numbers and what would help.
     """

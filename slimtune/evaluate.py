@@ -215,6 +215,11 @@ def prompt_digest(example: Example) -> str:
     return digest_json([example.id, *_asked(example)])
 
 
+def group_of(example: Example) -> str:
+    """What is resampled as one with it: its own group, or all that ask the same, and so are answered the same."""
+    return example.group or digest_json(_asked(example))
+
+
 def _asked(example: Example) -> list[Any]:
     messages = [
         [message.role, message.content, [call.as_json() for call in message.tool_calls]] for message in example.messages
@@ -273,9 +278,8 @@ def _record(
         also[f"{task.scorer}{WITHOUT_OPENINGS}"] = None if task.is_opening(example) else score.value
     asked = next((message.content for message in reversed(example.messages) if message.role == "user"), "")
     counts = {scorer: dict(found.counts) for scorer, found in scores.items() if get_scorer(scorer).measures}
-    group = example.group or digest_json(_asked(example))  # who asks the same is answered the same
     return Record(
-        example.id, group, digest, asked, target_text(example), example.target if task.labels else None,
+        example.id, group_of(example), digest, asked, target_text(example), example.target if task.labels else None,
         completion.text, score.answer, score.value, also, score.why, completion.stopped, completion.prompt_tokens,
         completion.completion_tokens, completion.seconds, example.meta.get("part"), counts,
         split.thought is not None or completion.thinking_tokens > 0, completion.thinking_tokens,

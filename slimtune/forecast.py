@@ -160,7 +160,7 @@ def forecast_recipe(prepared: Ready, card: Card | None) -> Forecast:
     _refuse_untrainable(prepared.spec)
     yarn = yarn_for(prepared.spec, prepared.recipe.context)
     plan = plan_of(prepared, gpu=card)
-    guessed = "Lengths are estimated from the rows' characters; `slimtune check` counts tokens where the model is here."
+    guessed = "Lengths are estimated from the rows' text; `slimtune check` counts tokens where the model is here."
     plan = replace(plan, notes=(*plan.notes, guessed))
     recipe, task = prepared.recipe, prepared.task
     examples = len(task.train) * recipe.train.epochs
@@ -201,7 +201,7 @@ def forecast_all(card: Card | None, load: Load = STUDY) -> list[Line]:
 
 
 def load_of(prepared: Ready) -> Load:
-    """A checked recipe's rows, in tokens as far as their characters tell."""
+    """A checked recipe's rows, in tokens as far as their text tells."""
     recipe, counted = prepared.recipe, guess_tokens(prepared.task.train, prepared.spec)
     lengths, longest = counted.lengths, min(max(counted.lengths), recipe.context.length)
     return Load(

@@ -25,8 +25,8 @@ _PIECES = re.compile(r" ?[^\W\d_]+| ?\d+| ?(?:[^\w\s]+|_+)|\s+")  # much as toke
 
 @dataclass(frozen=True)
 class _Costs:
-    """Tokens of a piece of text: of a word, each of its letters beyond six, each of letters beyond ASCII; of a number,
-    each of its digits; of a run of signs, each beyond the first; of white space."""
+    """Tokens of a piece of text: of a word, each of its letters beyond six, each character where some are beyond
+    ASCII; of a number, each of its digits; of a run of signs, each beyond the first; of white space."""
 
     word: float
     letter: float
@@ -40,12 +40,12 @@ class _Costs:
     def of(self, piece: str) -> float:
         if not piece:
             return self.space
+        foreign = 0.0 if piece.isascii() else self.foreign * len(piece)
         if piece[0].isalpha():
-            foreign = 0.0 if piece.isascii() else self.foreign * len(piece)
             return self.word + self.letter * max(0, len(piece) - 6) + foreign
         if piece[0].isdigit():
             return self.number + self.digit * len(piece)
-        return self.sign + self.more * (len(piece) - 1)
+        return self.sign + self.more * (len(piece) - 1) + foreign
 
 
 # least squares over rows of all tasks that come along, by SmolLM2's tokenizer, and by those of Qwen3, Llama 3.1 and
@@ -57,14 +57,13 @@ _LARGE = _Costs(1.05, 0.1, 0.61, 0.84, 0.65, 0.6, 0.57, 0.91)
 @dataclass(frozen=True)
 class RowTokens:
     """Training rows counted in tokens: prompt with answer, the answer alone, and what all prompts begin with. `prompts`
-    are of tokens, or of characters: `unit` of a token each by a guess, `ahead_unit` where they are shared."""
+    are of tokens, or of characters that are guessed to be `unit` of a token each."""
 
     lengths: Sequence[int]
     answers: Sequence[int]
     prefix: int
     prompts: Sequence[Sequence[Any]] = field(repr=False)
     unit: float
-    ahead_unit: float
 
     def together(self, recipe: Recipe) -> Callable[[int, int], Together]:
         """Of a batch and a micro-batch: what a run computes at a time. Rows that are longer than the context are taken
@@ -75,7 +74,7 @@ class RowTokens:
         context, rows = recipe.context.length, list(zip(self.prompts, self.lengths, strict=True))
         if recipe.data.long_rows == "drop":
             rows = [row for row in rows if row[1] <= context] or rows
-        lengths = [self._items(min(length, context)) for _, length in rows]
+        lengths = [min(length, context) / self.unit for _, length in rows]
         prompts = [
             prompt if len(prompt) < length else prompt[: int(length) - 1]
             for (prompt, _), length in zip(rows, lengths, strict=True)
@@ -91,13 +90,8 @@ class RowTokens:
 
         return of
 
-    def _items(self, tokens: int) -> float:
-        """Of a row of so many tokens, from its beginning on."""
-        ahead = min(tokens, self.prefix)
-        return ahead / self.ahead_unit + (tokens - ahead) / self.unit
-
     def _tokens(self, ahead: float, own: float) -> tuple[int, int]:
-        return round(ahead * self.ahead_unit), math.ceil(own * self.unit)
+        return round(ahead * self.unit), math.ceil(own * self.unit)
 
 
 @dataclass(frozen=True)
@@ -111,7 +105,7 @@ class TokenReport(RowTokens):
 
     def as_json(self) -> dict[str, Any]:
         """Without the prompts, and what their items are."""
-        told = [one.name for one in fields(self) if one.name not in ("prompts", "unit", "ahead_unit")]
+        told = [one.name for one in fields(self) if one.name not in ("prompts", "unit")]
         return {name: getattr(self, name) for name in told} | {"histogram": self.histogram(12)}
 
     def histogram(self, bins: int = 8) -> list[tuple[int, int, int]]:
@@ -135,17 +129,9 @@ def guess_tokens(train: Sequence[Example], spec: ModelSpec) -> RowTokens:
     unit = _a_character([prompts[index][shared:] for index in some], spec)
     answer_unit = _a_character([answers[index] for index in some], spec)
     said = [math.ceil(len(answer) * answer_unit) + 1 for answer in answers]  # and what ends it
-    return RowTokens(
-        [
-            round(_TURNS + ahead + (len(prompt) - shared) * unit) + own
-            for prompt, own in zip(prompts, said, strict=True)
-        ],
-        said,
-        round(ahead),
-        prompts,
-        unit,
-        ahead / shared if shared else unit,
-    )
+    prompts = ["\0" * round(ahead / unit) + prompt[shared:] for prompt in prompts]  # its characters are worth others
+    lengths = [_TURNS + round(len(prompt) * unit) + own for prompt, own in zip(prompts, said, strict=True)]
+    return RowTokens(lengths, said, round(ahead), prompts, unit)
 
 
 def _tokens(texts: Sequence[str], spec: ModelSpec) -> float:
@@ -163,9 +149,7 @@ def count_rows(rows: Sequence[Any]) -> RowTokens:
     from slimtune.engine.groups import prefix_length
 
     prompts = [row.prompt for row in rows]
-    return RowTokens(
-        [len(row) for row in rows], [len(row.answer) for row in rows], prefix_length(prompts), prompts, 1, 1
-    )
+    return RowTokens([len(row) for row in rows], [len(row.answer) for row in rows], prefix_length(prompts), prompts, 1)
 
 
 def local_renderer(spec: ModelSpec, recipe: Recipe, *, say: Callable[[str], None]) -> Any:
@@ -212,4 +196,4 @@ def _prompt(example: Example) -> str:
 
 
 def _called(calls: Sequence[ToolCall]) -> str:
-    return "".join(f"<tool_call>\n{json.dumps(call.as_json())}\n</tool_call>" for call in calls)
+    return "".join(f"<tool_call>\n{json.dumps(call.as_json(), ensure_ascii=False)}\n</tool_call>" for call in calls)

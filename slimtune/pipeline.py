@@ -156,15 +156,14 @@ def evaluate_target(
     listener: Listener,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> tuple[Path, Evaluation]:
-    """Score a finished run's adapter, or a model, on the test rows of a task (by default the run's own); of another
-    task, without those that the run was trained on.
-
-    Interrupted? The same call goes on with the answers it has. Raises UserError where the target is neither.
+    """Score a finished run's adapter, or a model, on a task's test rows (by default the run's own); of another task
+    without those it was trained on. Interrupted? The same call goes on. Raises UserError where the target is neither.
     """
     found = find_target(target)
     run, recipe, spec = found.run, found.recipe, found.spec
-    whole = checked_task(recipe, task_name=task_name, rows=rows, data_dir=data_dir)
-    task = unlearned(whole, recipe, say=listener.say) if recipe and task_name else whole
+    whole = task = checked_task(recipe, task_name=task_name, rows=rows, data_dir=data_dir)
+    if recipe and task_name not in (None, recipe.task):
+        task = unlearned(whole, run, recipe, data_dir=data_dir, say=listener.say)
     own = recipe if task_name is None else None  # what it says of its own task
     limit = (own and own.evaluate.max_new_tokens) or task.max_new_tokens + (recipe.thinking_room if recipe else 0)
     name = f"{task.name}-{whole.digest[:8]}-{few_shot}-shot"
@@ -178,8 +177,8 @@ def evaluate_target(
         opened, shots = open_target(found), choose_shots(task, few_shot, seed=own.seed if own else 0)
         shots, longest = fitting_shots(opened.renderer, task, shots, room_tokens=opened.usable_tokens - limit)
         loaded = loaded_target(opened, window=longest + limit)
-        asked = own.judge if own else None
-        with judging(asked, journal=journal.with_suffix(".judge"), listener=listener, should_stop=should_stop) as judge:
+        heard = {"listener": listener, "should_stop": should_stop}
+        with judging(own and own.judge, journal=journal.with_suffix(".judge"), **heard) as judge:
             evaluation = answer(
                 loaded,
                 task,
@@ -189,8 +188,7 @@ def evaluate_target(
                 few_shot_k=len(shots),
                 max_new_tokens=limit,
                 journal=journal,
-                listener=listener,
-                should_stop=should_stop,
+                **heard,
                 adapter_sha256=read_json(run / "training.json")["adapter_sha256"] if run else None,
                 judge=judge,
             )

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from slimtune.answering import judging
 from slimtune.check import ready
 from slimtune.data import Completion, Example, Message, ToolCall
+from slimtune.endpoint import asking
 from slimtune.errors import Problems, UserError
 from slimtune.evaluate import evaluate, read_evaluation, write_evaluation
 from slimtune.recipe import Judge as JudgeSection
@@ -154,6 +155,8 @@ def test_a_judge_that_was_rejected_is_tried_anew_and_one_that_was_not_is_not_ask
             prove()
         judges.pop(0)
         assert [prove(), prove()] == [5, 5] and len(server.asked) == 10
+        with asking(served.endpoint, journal=tmp_path / "judge.journal") as session:
+            assert session.facts()["lost_calls"] == 5, "what was forgotten is paid for"
 
 
 def scored(answer: Callable[[Example], str], said_by: dict[str, str], *, scorer: str = "judge"):

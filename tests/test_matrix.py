@@ -221,7 +221,7 @@ axes:
     with pytest.raises(Problems) as told:
         read_matrix(tmp_path / "m.yaml")
     assert [problem.where.partition("m.yaml:")[2] for problem in told.value.problems] == [
-        "4 seedz", "6 axes.lora.r", "7 train.lrr", "3 task",
+        "3 task", "4 seedz", "6 axes.lora.r", "7 train.lrr",
     ]  # fmt: skip
 
 

@@ -154,7 +154,11 @@ def test_the_command_line_makes_it_and_says_what_comes_next(here):
 
 
 def test_rows_that_cannot_be_read_are_refused_with_the_way_out_and_left_out_where_it_is_taken(here):
-    file = table(here / "data.csv", [*ROWS, {"body": "no label", "intent": "", "thread": ""}])
+    bad = {"body": "no label", "intent": "", "thread": ""}
+    many = table(here / "many.csv", [*ROWS, *[bad] * 30])
+    with pytest.raises(Problems, match=r"slimtune new --skip-bad`\.$"):
+        new_task("mine", many, columns=COLUMNS)
+    file = table(here / "data.csv", [*ROWS, bad])
     with pytest.raises(Problems, match=r"data.csv:211: .*slimtune new --skip-bad"):
         new_task("mine", file, columns=COLUMNS)
     made = new_task("mine", file, columns=COLUMNS, skip_bad=True)
@@ -184,14 +188,19 @@ def test_a_run_is_not_scored_on_rows_of_another_task_that_it_was_trained_on(here
     table(here / "data.csv", ROWS)
     new_task("mine", here / "data.csv", columns=COLUMNS)
     recipe, task, said = read_recipe(here / "own.yaml").recipe, get_task("mine"), []
-    trained = {normal_prompt(row) for row in ready(read_recipe(here / "own.yaml")).task.train}
-    kept = unlearned(task, recipe, say=said.append)
+    own = ready(read_recipe(here / "own.yaml")).task
+    trained = {normal_prompt(row) for row in own.train}
+    (here / "data.json").write_text(json.dumps({"digest": own.digest}))
+    kept = unlearned(task, here, recipe, data_dir=None, say=said.append)
     assert 0 < len(kept.test) < len(task.test) and kept.train == task.train
     assert kept.test == tuple(row for row in task.test if normal_prompt(row) not in trained)
     left_out = f"{len(task.test) - len(kept.test)} of {len(task.test)} test rows"
     assert said == [f"Left out: {left_out} that ask what this run was trained on."]
+    table(here / "data.csv", ROWS[:150])
+    assert unlearned(task, here, recipe, data_dir=None, say=said.append) == task and "not those any more" in said[-1]
     (here / "data.csv").unlink()
-    assert unlearned(task, recipe, say=said.append) == task and "is not known: its own cannot be read" in said[-1]
+    assert unlearned(task, here, recipe, data_dir=None, say=said.append) == task
+    assert "is not known: its own cannot be read" in said[-1]
 
 
 def test_where_a_run_was_trained_on_every_row_nothing_is_scored(here):
@@ -200,5 +209,6 @@ def test_where_a_run_was_trained_on_every_row_nothing_is_scored(here):
     table(here / "data.csv", rows)
     table(here / "other.csv", [{"body": "another", "intent": "pay"}])
     new_task("mine", here / "data.csv", columns={"text": "body", "label": "intent"})
+    (here / "data.json").write_text(json.dumps({"digest": ready(read_recipe(here / "own.yaml")).task.digest}))
     with pytest.raises(UserError, match="none is left to prove anything"):
-        unlearned(get_task("mine"), read_recipe(here / "own.yaml").recipe, say=print)
+        unlearned(get_task("mine"), here, read_recipe(here / "own.yaml").recipe, data_dir=None, say=print)

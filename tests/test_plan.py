@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from slimtune.check import plan_of, ready
+from slimtune.data import Example, Message
 from slimtune.engine.schedule import count_steps, row_order
 from slimtune.errors import CannotWrite, UserError
 from slimtune.gpus import DetectedGpu, get_gpu
@@ -346,6 +347,17 @@ _KNOBS = {
 }
 
 
+def test_rows_that_are_known_are_refused_with_what_makes_them_fit_too():
+    pinned = {"batch": 256, "micro_batch": 256, "quantisation": "4bit"}
+    asked = prepared("qwen3-8b", task="mental_health", data={"skip_bad": True}, context=4096, train=pinned)
+    with pytest.raises(UserError, match=r"train\.micro_batch 1: [\d.]+ GiB") as refusal:
+        plan_of(asked, gpu=get_gpu("RTX 4070"))
+    context = int(re.search(r"help: context (\d+): ", str(refusal.value))[1])
+    for changes in ({"context": context}, {"train": pinned | {"batch": 1, "micro_batch": 1}}):
+        said = {"train": pinned, "context": 4096, "data": {"skip_bad": True, "long_rows": "drop"}} | changes
+        assert plan_of(prepared("qwen3-8b", task="mental_health", **said), gpu=get_gpu("RTX 4070")).fits, changes
+
+
 def test_where_no_knob_makes_it_fit_none_is_offered():
     assert "What would help: a smaller model or a larger card." in refused("qwen3-32b", "T4")
 
@@ -485,6 +497,20 @@ def test_lengths_that_are_guessed_are_near_those_that_are_counted(task):
         ratio = sum(getattr(guess, name)) / sum(getattr(counted, name))
         assert 0.85 < ratio < 1.15 or (name == "answers" and 0.6 < ratio < 1.5), (name, ratio)
     assert 0.8 < max(guess.lengths) / max(counted.lengths) < 1.2
+
+
+@pytest.mark.parametrize("lead", ["", "P", "Q: ", "Answer from the passage, in as few words as you can. " * 20])
+def test_passages_that_some_rows_share_are_guessed_as_any_other_text(lead):
+    passages = [" ".join(f"word{(n * 7 + at * 13) % 97}" for at in range(150)) for n in range(20)]
+    rows = tuple(
+        Example(f"r{n}", (Message("user", f"{lead}{passages[n % 20]} Which one is it, {n}?"),), "the first of them")
+        for n in range(400)
+    )
+    asked = prepared("qwen3-4b", task="squad2_open_book", context=4096)
+    guess = guess_tokens(rows, asked.spec)
+    ahead, own = guess.together(asked.recipe)(64, 64).largest
+    alone = guess_tokens([Example("p", (Message("user", lead + passages[0]),), "x")], asked.spec).lengths[0]
+    assert 0.6 * 20 * alone < ahead < 1.4 * 20 * alone and own < 64 * 60
 
 
 @pytest.mark.parametrize(("task", "context"), [("voice_banking", 1280), ("banking77", 128), ("text2sql", 768)])

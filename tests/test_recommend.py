@@ -347,11 +347,20 @@ def test_a_month_is_priced_and_set_against_what_the_teacher_cost(store):
     assert found.usd_a_request == pytest.approx(0.0002)
     own, service = monthly(found, 5_000_000, found.usd_a_request)
     assert "1 card around the clock, $248.20 at $0.34 an hour" in own
-    speed, busy = found.ranked[0].speed, re.search(r", busy ([\d.]+) to ([\d.]+)% of it\.", own)
+    speed, busy = found.ranked[0].speed, re.search(r", each busy ([\d.]+) to ([\d.]+)% of the time\.", own)
     shares = [100 * 5_000_000 / (rate * 730 * 3600) for rate in (speed.high, speed.low)]
     assert [*map(float, busy.groups())] == pytest.approx(shares, rel=0.05)
     assert "A service at $200.00 a million: $1,000.00. One card beats it from 1,241,000 requests a month on" in service
     assert "no own cell tells what one costs" in monthly(found, 5_000_000, None)[1]
+
+
+def test_several_cards_are_each_busy_for_less_to_more_of_the_time(store):
+    found = recommend(Wish(task="banking77", gpu="rtx 4090", store=store))
+    for requests in (10**9, 10**10, 37 * 10**8):
+        low, high = re.search(
+            r"each busy ([\d.]+) to ([\d.]+)% of the time", monthly(found, requests, None)[0]
+        ).groups()
+        assert 0 < float(low) <= float(high) <= 31
 
 
 def test_a_month_without_a_cost_says_what_is_lacking_and_a_price_can_be_given():

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import re
 import shutil
 import xml.etree.ElementTree as ElementTree
@@ -274,12 +275,12 @@ def test_the_verdict_says_how_much_over_zero_shot_and_over_few_shot(written):
         f"Tuning helped: {shown(over['base'])} over zero-shot, {p_value(over['base'].p)};"
         f" {shown(over['few_shot'])} over 5-shot, {p_value(over['few_shot'].p)}."
         f" Not told apart from the teacher: {shown(over['teacher'])}, {p_value(over['teacher'].p)};"
-        f" by that interval at most {-over['teacher'].difference.low:.2f} below it."
+        f" by that interval at most {math.ceil(-100 * over['teacher'].difference.low) / 100:.2f} below it."
     )
 
 
 @pytest.mark.parametrize(
-    ("right", "said"), [(239, r"It beats the teacher: \+0\."), (20, r"The teacher is better: -0\.\d\d \[")]
+    ("right", "said"), [(239, r"The tuned model beats the teacher: \+0\."), (20, r"The teacher is better: -0\.\d\d \[")]
 )
 def test_the_verdict_says_who_is_better_where_the_teacher_or_the_tuned_model_clearly_is(run_dir, right, said):
     rewrite(run_dir, "teacher", [1.0] * 150 + [0.0] * 90)

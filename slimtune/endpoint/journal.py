@@ -3,9 +3,10 @@
     {"call": KEY, "sent": [prompt tokens, answer tokens]}     what it may cost at most; on the disk before it is sent
     {"call": KEY, "answer": {...}, "status": ..., "model": ..., "without": [...]}
     {"call": KEY, "failed": "answered 503", "free": true}     free: nothing was made, so nothing is to be paid
+    {"call": KEY, "forgotten": true}     its answer so far is paid for and not used again
 
 What was sent and has neither answer nor failure was under way when the process was killed: it may have been paid for.
-The order of lines means nothing, so calls may be under way side by side.
+The order of calls means nothing, so they may be under way side by side.
 """
 
 import contextlib
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from slimtune.data import Completion, ToolCall
+from slimtune.endpoint.budget import taken
 from slimtune.endpoint.wire import Answer, Request
 from slimtune.errors import UserError
 from slimtune.files import append_line, read_log, writing
@@ -41,6 +43,9 @@ class Journal:
         if "sent" in line:
             calls.append(tuple(line["sent"]))
             return
+        if "forgotten" in line:
+            self.lost.append(taken(self.answers.pop(line["call"])))
+            return
         sent = calls.pop() if calls else (0, 0)
         if "answer" in line:
             self.answers[line["call"]] = _answer(line)
@@ -59,6 +64,12 @@ class Journal:
         if not free:
             self.lost.append((request.prompt_tokens, request.max_tokens))
         self._write(request, {"failed": why, "free": free, "at": _now()})
+
+    def forget(self) -> None:
+        """Use no answer so far again. What they took stays spent."""
+        for key in list(self.answers):
+            self.lost.append(taken(self.answers.pop(key)))
+            append_line(self.path, json.dumps({"call": key, "forgotten": True, "at": _now()}), synced=True)
 
     def _write(self, request: Request, entry: dict[str, Any]) -> None:
         append_line(self.path, json.dumps({"call": request.key, "row": request.id, **entry}), synced=True)

@@ -70,6 +70,10 @@ class Session:
         self._crew: _Crew | None = None
         self._asked: dict[str, None] = {}
 
+    def forget(self) -> None:
+        """Use no answer so far again; what they took stays spent."""
+        self._journal.forget()
+
     def generate(self, examples: Sequence[Example], limit: int) -> Iterator[tuple[int, Completion]]:
         """Answers as they come, those known first: the `Generate` of slimtune.evaluate. `limit` is the longest answer
         in tokens, unless the endpoint has a limit of its own.

@@ -102,8 +102,8 @@ def fastest(found: Sequence[Candidate], room_gib: float) -> Candidate | None:
 
 
 def alternatives(found: Sequence[Candidate], chosen: Candidate, room_gib: float) -> tuple[Alternative, ...]:
-    """What was not chosen, one change at a time: the fastest with that change that fits, else the one that takes
-    least."""
+    """What was not chosen, one change asked for at a time and the rest chosen anew: the fastest with it that fits, else
+    the one that takes least."""
     here = _told(chosen)
     changes = {
         "collation": "padded rows" if chosen.collation == "shared-prefix" else "shared prefixes",
@@ -136,6 +136,8 @@ def _told(one: Candidate) -> dict[str, str]:
         "quantisation": "4-bit weights" if at.quantisation == "4bit" else "16-bit weights",
         "checkpointing": "checkpointing" if at.checkpointing else "no checkpointing",
         "rows": f"{counted(at.micro_batch, 'row')} at a time",
+        "optimizer": "8-bit Adam" if at.optimizer == "adamw_8bit" else "32-bit Adam",
+        "levers": "an MLP in tiles" if at.tiled_mlp else "a whole MLP",
     }
 
 

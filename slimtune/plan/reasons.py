@@ -1,13 +1,14 @@
 """What a plan says of itself: what was chosen and why, or why nothing fits and what would help."""
 
 import dataclasses
+from collections.abc import Callable
 
 from slimtune.errors import DoesNotFit
 from slimtune.gpus import DetectedGpu, GpuSpec
 from slimtune.models import ModelSpec
 from slimtune.plan.fastest import Candidate
 from slimtune.plan.longest import longest_row
-from slimtune.plan.memory import Setting, high_gib
+from slimtune.plan.memory import Setting, Together, high_gib
 from slimtune.wording import counted
 
 
@@ -56,14 +57,21 @@ def _card_notes(spec: ModelSpec, chosen: Setting, gpu: GpuSpec | DetectedGpu, as
     return notes
 
 
-def refusal(spec: ModelSpec, smallest: Setting, gpu: GpuSpec | DetectedGpu | None, room_gib: float) -> DoesNotFit:
+def refusal(
+    spec: ModelSpec,
+    smallest: Setting,
+    gpu: GpuSpec | DetectedGpu | None,
+    room_gib: float,
+    together: Callable[[int], Together] | None,
+) -> DoesNotFit:
     """What the setting that takes least memory needs, what there is, and the knobs that make it fit, each with its
-    number: alone, or with the longest rows that fit then."""
+    number: alone, or with the longest rows that fit then. `together`: what micro-batches are, where rows are known."""
     knobs = {"": smallest}
     if gpu and smallest.quantisation == "16bit":
         knobs["train.quantisation 4bit"] = dataclasses.replace(smallest, quantisation="4bit")
     if smallest.micro_batch > 1:
-        knobs["train.micro_batch 1"] = dataclasses.replace(smallest, micro_batch=1)
+        alone = together(1) if together and smallest.together else None
+        knobs["train.micro_batch 1"] = dataclasses.replace(smallest, micro_batch=1, together=alone)
     if smallest.lora_r > 8:
         knobs["lora.r 8"] = dataclasses.replace(smallest, lora_r=8)
     helps = [found for knob, setting in knobs.items() if (found := _help(spec, knob, setting, room_gib))]
@@ -81,11 +89,13 @@ def _help(spec: ModelSpec, knob: str, setting: Setting, room_gib: float) -> str:
     """A knob, and shorter rows with it where it is not enough; empty where nothing would be."""
 
     def of(tokens: int) -> Setting:
-        shared, answer = (
-            min(setting.prefix_tokens, tokens - 1),
-            setting.answer_tokens and min(setting.answer_tokens, tokens),
+        shared, answer = min(setting.prefix_tokens, tokens - 1), setting.answer_tokens
+        answer = answer and max(1, answer * tokens // setting.row_tokens)  # of shorter rows, shorter answers
+        shorter = dataclasses.replace(
+            setting, row_tokens=tokens, prefix_tokens=shared, answer_tokens=answer, together=None
         )
-        return dataclasses.replace(setting, row_tokens=tokens, prefix_tokens=shared, answer_tokens=answer)
+        known = dataclasses.replace(shorter, together=setting.together)
+        return min(known, shorter, key=lambda one: one.tokens)  # all as long as the longest, if that is less
 
     if (needs := high_gib(spec, setting)) > room_gib:
         step = 1024 if setting.row_tokens > 4096 else 64

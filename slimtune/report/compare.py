@@ -1,5 +1,6 @@
 """Did tuning help? The scores side by side, the paired differences, and the answer in one sentence."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,8 @@ from slimtune.stats import (
 )
 from slimtune.tasks.task import TEST
 from slimtune.wording import scored_rows
+
+_NEARLY_ALL = 0.9  # of the rows are groups of their own: what so many groups show is what the rows do
 
 
 @dataclass(frozen=True)
@@ -135,13 +138,13 @@ def _difference(other: Evaluated, tuned: Evaluated, rng: np.random.Generator) ->
     both = pairs(other, tuned)
     a, b, clusters = [x.score for x, _ in both], [y.score for _, y in both], [y.cluster for _, y in both]
     found = paired_difference(a, b, clusters, rng=rng)
-    moved = (found.wins + found.losses) / found.n
+    moved, apart = (found.wins + found.losses) / found.n, found.groups > _NEARLY_ALL * found.n
     return Difference(
         against=other.name,
         other=_short(other),
         comparison=found,
         error_removed=share_of_error_removed(a, b, clusters, rng=rng),
-        detectable=smallest_detectable_difference(found.n, moved) if "McNemar" in found.test else None,
+        detectable=smallest_detectable_difference(found.groups, moved) if apart and {*a, *b} <= {0.0, 1.0} else None,
         left_out=len({row.id for row in (*other.rows, *tuned.rows)}) - len(both),
         other_prompt=sum(x.prompt_sha256 != y.prompt_sha256 for x, y in both) if other.name == "base" else 0,
     )
@@ -214,9 +217,9 @@ def _outcome(one: Difference) -> str:
 def _beside_teacher(one: Difference) -> str:
     """Better, worse, or how far below it may be at most."""
     said = f"{signed(one.comparison.difference)}, {p_value(one.comparison.p)}"
-    below = max(0.0, -one.comparison.difference.low)
+    below = math.ceil(100 * max(0.0, -one.comparison.difference.low) - 1e-9) / 100
     return {
-        "helped": f"It beats the teacher: {said}.",
+        "helped": f"The tuned model beats the teacher: {said}.",
         "worse": f"The teacher is better: {said}.",
         "unclear": f"Not told apart from the teacher: {said}; by that interval at most {below:.2f} below it.",
     }[_outcome(one)]

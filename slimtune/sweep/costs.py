@@ -30,12 +30,12 @@ def monthly(found: Recommendation, requests: int, api_usd_a_request: float | Non
     hourly, cost = found.hourly_usd, served.serving
     month_s, rates = HOURS_A_MONTH * 3600, (cost.throughput.high, cost.throughput.low)
     cards = [math.ceil(requests / (rate * month_s * cost.utilisation)) for rate in rates]
-    busy = [requests / (rate * month_s * count) for rate, count in zip(rates, cards, strict=True)]
+    busy = [100 * requests / (rate * month_s * count) for rate, count in zip(rates, cards, strict=True)]
     month = [count * hourly * HOURS_A_MONTH for count in cards]
     lines = [
         f"{requests:,} requests a month with {which}: {_whole_range(*cards)} card"
         f"{'' if cards == [1, 1] else 's'} around the clock, {_usd_range(*month)} at ${hourly:.2f} an hour "
-        f"({_how(cost.throughput)}), busy {_range(*(100 * share for share in busy))}% of it."
+        f"({_how(cost.throughput)}), each busy {_range(*sorted(busy))}% of the time."
     ]
     if api_usd_a_request is None:
         return (*lines, "A service to compare with: no own cell tells what one costs. Give --api-usd-per-m.")

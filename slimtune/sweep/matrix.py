@@ -8,11 +8,13 @@
     contestants: {fifty: {data.train_rows: 50}}    named ways, a `model` among their keys if need be
     served: [{model: ..., base_url: ..., runs: 3}]    models behind an endpoint: scored, never trained
 
-Strict like a recipe: every mistake is reported at once, with its line. All seeds answer the same test rows.
+Strict like a recipe: mistakes are reported at once, with their lines. All seeds answer the same test rows.
 """
 
 import copy
 import itertools
+import math
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,27 +57,33 @@ def find_matrix(name: str) -> Path:
 
 
 def read_matrix(path: Path, *, data_dir: Path | None = None) -> tuple[Asked, ...]:
-    """The cells of a matrix file, model by model. Raises Problems with every mistake in it."""
+    """The cells of a matrix file, model by model. Raises Problems with its mistakes."""
     document = parse_yaml(path)
     problems = list(document.problems)
     matrix = _sections(path, document, problems)
-    base = _base(path, document, matrix, wrong := [])
+    of_base: list[Problem] = []
+    base = _base(path, document, matrix, of_base)
     ways = list(_ways(path, document, matrix, problems))
-    problems += wrong
-    if wrong:
-        raise Problems(str(path), problems)
+    if of_base:  # every cell would repeat them
+        raise Problems(str(path), _by_line([*problems, *of_base]))
     cells = _Cells(path, document, matrix, base, data_dir)
     found = [cells.trained(way, *place) for way in ways for place in cells.places(matrix.seeds)]
     found += [cells.served(one, *place) for one in matrix.served for place in cells.places(range(1, one.runs + 1))]
     problems += cells.problems
     if problems := problems or [*_twice(path, found), *_mixed(path, found)]:
-        raise Problems(str(path), dict.fromkeys(problems))
+        raise Problems(str(path), _by_line(problems))
     return tuple(cell for cell in found if cell is not None)
 
 
+def _by_line(problems: Sequence[Problem]) -> list[Problem]:
+    """Each once, as they stand in the file; what has no line comes last."""
+    lines = {problem: re.search(r":(\d+)\b", problem.where) for problem in problems}
+    return sorted(lines, key=lambda problem: int(lines[problem][1]) if lines[problem] else math.inf)
+
+
 def _sections(path: Path, document: Document, problems: list[Problem]) -> Matrix:
-    """What stands in the file, without the sections that are wrong: the rest is checked too. Raises Problems where
-    these are what cells are made of."""
+    """What stands in the file, without the sections that are wrong: the rest is checked too. Where these are what cells
+    are made of (models, tasks, contestants, served), raises Problems with them alone."""
     try:
         return Matrix.model_validate(document.value)
     except ValidationError as error:

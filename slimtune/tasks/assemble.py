@@ -46,7 +46,8 @@ def refuse_bad(title: str, sides: Iterable[Drafts], *, skip_bad: bool) -> None:
     bad = [replace(one, where=str(side.path.parent / one.where)) for side in sides for one in side.problems]
     if bad and not skip_bad:
         way_out = "`data.skip_bad: true` leaves such rows out, and so does `slimtune new --skip-bad`."
-        raise Problems(title, listed([*bad[:-1], replace(bad[-1], fix=f"{bad[-1].fix} {way_out}".strip())]))
+        shown = list(listed(bad))
+        raise Problems(title, [*shown[:-1], replace(shown[-1], fix=f"{shown[-1].fix} {way_out}".strip())])
 
 
 def assemble(job: Job, train: Drafts, test: Drafts, selection: Selection) -> Task:
