@@ -17,7 +17,7 @@ from slimtune.tasks import Task
 
 _WORK = 2.5e6  # pairs of rows whose groups are found for a plan, of each size: a tenth of a second and more
 _EPOCHS = 20  # whose order stands for that of more
-_TURNS = 20  # tokens of a chat template around a row
+_OPENING, _CLOSING = 10, 7  # tokens of a chat template, which all rows share, and before a row's answer
 _READ = 256  # rows whose text stands for that of all
 _SMALL_VOCAB = 100_000
 _PIECES = re.compile(r" ?[^\W\d_]+| ?\d+| ?(?:[^\w\s]+|_+)|\s+")  # much as tokenizers part a text at first
@@ -125,12 +125,12 @@ def guess_tokens(train: Sequence[Example], spec: ModelSpec) -> RowTokens:
 
     prompts, answers = [_prompt(example) for example in train], [_answer(example) for example in train]
     shared, some = prefix_length(prompts), range(0, len(train), -(-len(train) // _READ))
-    ahead = _tokens([prompts[0][:shared]], spec)
+    ahead = _OPENING + _tokens([prompts[0][:shared]], spec)
     unit = _a_character([prompts[index][shared:] for index in some], spec)
     answer_unit = _a_character([answers[index] for index in some], spec)
     said = [math.ceil(len(answer) * answer_unit) + 1 for answer in answers]  # and what ends it
     prompts = ["\0" * round(ahead / unit) + prompt[shared:] for prompt in prompts]  # its characters are worth others
-    lengths = [_TURNS + round(len(prompt) * unit) + own for prompt, own in zip(prompts, said, strict=True)]
+    lengths = [_CLOSING + round(len(prompt) * unit) + own for prompt, own in zip(prompts, said, strict=True)]
     return RowTokens(lengths, said, round(ahead), prompts, unit)
 
 
