@@ -354,6 +354,16 @@ def test_a_month_is_priced_and_set_against_what_the_teacher_cost(store):
     assert "no own cell tells what one costs" in monthly(found, 5_000_000, None)[1]
 
 
+def test_lengths_of_requests_are_measured_or_guessed_from_the_tasks_own_rows_or_assumed(store):
+    (own,) = [line for line in unknown(recommend(Wish(task="mental_health", gpu="l4"))) if "requests are" in line]
+    found = re.search(r"are: (\d+) tokens in and (\d+) out are guessed from mental_health's test rows\.", own)
+    assert 150 < int(found[1]) < 210 and 1 < int(found[2]) < 10
+    (other,) = [line for line in unknown(recommend(Wish(kind="qa", gpu="l4"))) if "requests are" in line]
+    assert "500 tokens in and 50 out are assumed." in other
+    measured = recommend(Wish(task="banking77", gpu="l4", store=store))
+    assert measured.request_from == "" and not [line for line in unknown(measured) if "requests are" in line]
+
+
 def test_several_cards_are_each_busy_for_less_to_more_of_the_time(store):
     found = recommend(Wish(task="banking77", gpu="rtx 4090", store=store))
     for requests in (10**9, 10**10, 37 * 10**8):

@@ -19,7 +19,10 @@ def evaluate(
     ],
     task: Annotated[str | None, typer.Option("--task", help="A task. Default: the run's own.")] = None,
     rows: Annotated[int | None, typer.Option("--rows", min=1, help="Score this many test rows.")] = None,
-    few_shot: Annotated[int, typer.Option("--few-shot", min=0, help="Worked examples in the prompt.")] = 0,
+    few_shot: Annotated[
+        int,
+        typer.Option("--few-shot", min=0, help="Worked examples in the prompt; with few labels, one of each at least."),
+    ] = 0,
     out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Where the scores go.")] = None,
     data: DataOption = None,
     base_url: Annotated[str, typer.Option("--base-url", metavar="URL", help="openai: where it is, up to /v1.")] = "",

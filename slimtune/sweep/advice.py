@@ -79,9 +79,9 @@ def unknown(found: Recommendation) -> tuple[str, ...]:
         lines.append(f"No contestant that is ranked has a cell on {found.about}: this is ranked by {near(found)}.")
     if own is not None and any(one.seeds < 2 for one in found.ranked if one.score):
         lines.append("One seed a cell: how much of a difference is the luck of training is not known.")
-    if found.assumed_request:
+    if found.request_from:
         about = f"{found.request.prompt_tokens:,.0f} tokens in and {found.request.answer_tokens:,.0f} out"
-        lines.append(f"How long requests are: {about} are assumed.")
+        lines.append(f"How long requests are: {about} are {found.request_from}.")
     lines += where_from(found)
     if found.untold:
         lines.append(f"They fit, and neither own cells nor printed ranks tell of them: {_named(found.untold)}.")

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from slimtune.errors import UserError, unknown_name
+from slimtune.errors import ServiceAway, UserError, unknown_name
 from slimtune.forecast import Line
-from slimtune.models import find_model
+from slimtune.lengths import guess_tokens
+from slimtune.models import MODELS, find_model
 from slimtune.plan.cost import Request
 from slimtune.published import EDITIONS, PublishedRank, published_ranks
 from slimtune.report.board import Measured
@@ -87,6 +88,16 @@ def request_of(grid: Grid, contestant: str, tasks: Sequence[str]) -> Request | N
         sum(side.get(key) or 0 for side in sides) for key in ("n", "prompt_tokens", "completion_tokens")
     )
     return Request(prompt / rows, answer / rows) if rows and prompt else None
+
+
+def guessed_request(task: str) -> Request | None:
+    """The mean lengths of a task's test rows, by their text; None where they are not at hand."""
+    try:
+        rows = guess_tokens(get_task(task).test, MODELS["qwen3-4b"])
+    except (UserError, ServiceAway):
+        return None
+    answer = sum(rows.answers) / len(rows.answers)
+    return Request(sum(rows.lengths) / len(rows.lengths) - answer, answer)
 
 
 def printed_ranks() -> dict[str, PublishedRank]:

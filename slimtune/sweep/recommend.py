@@ -24,6 +24,7 @@ from slimtune.sweep.evidence import (
     Evidence,
     PassedOver,
     check_kind,
+    guessed_request,
     kind_of,
     own_evidence,
     passed_over,
@@ -91,7 +92,8 @@ class Candidate:
 class Recommendation:
     """`ranked`: those that fit and of which something is known, the first to be taken. `unfit` do not fit as asked;
     `untold` fit, and nothing is known of them; `passed_over` are own contestants that are not ranked here.
-    `usd_a_request`: what a served model cost here."""
+    `request_from`: what lengths of requests are, if they were not measured; `usd_a_request`: what a served model cost
+    here."""
 
     card: Card
     hourly_usd: float | None
@@ -103,7 +105,7 @@ class Recommendation:
     evidence: Evidence | None
     passed_over: tuple[PassedOver, ...]
     request: Request
-    assumed_request: bool
+    request_from: str
     usd_a_request: float | None
 
     @property
@@ -125,10 +127,12 @@ def recommend(wish: Wish) -> Recommendation:
     lines = {key: line_of(spec, card, _load(context)) for key, spec in specs.items()}
     own = _own(grid, wish.task, kind, lines)
     request = _request(grid, own)
+    guessed = guessed_request(wish.task) if wish.task and not request else None
+    asked = request or guessed or _ASSUMED
     known = card.spec
     hourly = _hourly(wish.usd_per_hour, known)
     pairs = _candidates(grid, own, lines)
-    speeds = [_speed(grid, own, one, known, request or _ASSUMED) for one in pairs]
+    speeds = [_speed(grid, own, one, known, asked) for one in pairs]
     priced = [_priced(one, speed, hourly) for one, speed in zip(pairs, speeds, strict=True)]
     return Recommendation(
         card=card,
@@ -140,8 +144,8 @@ def recommend(wish: Wish) -> Recommendation:
         untold=tuple(one for one in priced if one.fits and not one.score and not one.printed),
         evidence=own,
         passed_over=passed_over(grid, own, lines) if grid else (),
-        request=request or _ASSUMED,
-        assumed_request=request is None,
+        request=asked,
+        request_from="" if request else f"guessed from {clean(wish.task)}'s test rows" if guessed else "assumed",
         usd_a_request=teacher_usd(grid) if grid else None,
     )
 
