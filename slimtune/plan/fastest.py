@@ -35,8 +35,12 @@ class Candidate:
     graphs_gib: float
     examples_per_s: float
 
+    @property
+    def needs_gib(self) -> float:
+        return self.high_gib + self.graphs_gib
+
     def fits(self, room_gib: float) -> bool:
-        return self.high_gib + self.graphs_gib <= room_gib
+        return self.needs_gib <= room_gib
 
 
 @dataclass(frozen=True)

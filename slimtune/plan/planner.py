@@ -117,8 +117,7 @@ def make_plan(
         row_tokens=row_tokens_mean or longest, batch=batch, room_gib=room_gib,
     )  # fmt: skip
     if (chosen := fastest(found, room_gib)) is None:
-        least = min(found, key=lambda one: one.high_gib + one.graphs_gib)
-        raise refusal(spec, least.setting, gpu, room_gib - least.graphs_gib, together)
+        raise refusal(spec, min(found, key=lambda one: one.needs_gib), gpu, room_gib, together)
     notes = chosen_words(spec, chosen, gpu, (asked or quantisation) if left_in_16bit(spec) is None else "4bit")
     return _plan(
         spec, chosen, gpu, room_gib, batch=batch, examples=trained_on(rows, epochs), row_tokens_mean=row_tokens_mean,

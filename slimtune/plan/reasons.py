@@ -59,13 +59,14 @@ def _card_notes(spec: ModelSpec, chosen: Setting, gpu: GpuSpec | DetectedGpu, as
 
 def refusal(
     spec: ModelSpec,
-    smallest: Setting,
+    least: Candidate,
     gpu: GpuSpec | DetectedGpu | None,
     room_gib: float,
     together: Callable[[int], Together] | None,
 ) -> DoesNotFit:
-    """What the setting that takes least memory needs, what there is, and the knobs that make it fit, each with its
+    """What the way that takes least memory needs, what there is, and the knobs that make it fit, each with its
     number: alone, or with the longest rows that fit then. `together`: what micro-batches are, where rows are known."""
+    smallest, room = least.setting, room_gib - least.graphs_gib
     knobs = {"": smallest}
     if gpu and smallest.quantisation == "16bit":
         knobs["train.quantisation 4bit"] = dataclasses.replace(smallest, quantisation="4bit")
@@ -74,7 +75,7 @@ def refusal(
         knobs["train.micro_batch 1"] = dataclasses.replace(smallest, micro_batch=1, together=alone)
     if smallest.lora_r > 8:
         knobs["lora.r 8"] = dataclasses.replace(smallest, lora_r=8)
-    helps = [found for knob, setting in knobs.items() if (found := _help(spec, knob, setting, room_gib))]
+    helps = [found for knob, setting in knobs.items() if (found := _help(spec, knob, setting, room))]
     already = " with 4-bit weights" if smallest.quantisation == "4bit" else ""
     rows = counted(smallest.micro_batch, "row")
     return DoesNotFit(
