@@ -5,15 +5,13 @@ context) needs the model's tokenizer, so it is there where the `train` extra is 
 """
 
 import math
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from slimtune.errors import Problem, Problems, ServiceAway, UserError
-from slimtune.files import read_json
+from slimtune.errors import Problem, Problems, ServiceAway, UserError, by_line
 from slimtune.gpus import DetectedGpu, GpuSpec
 from slimtune.lengths import RowTokens, TokenReport, guess_tokens
 from slimtune.models import ModelSpec, get_model
@@ -88,7 +86,7 @@ def ready(source: RecipeSource, *, data_dir: Path | None = None, rows: Rows = re
     spec = _try(problems, source.where("model"), lambda: get_model(_text(source, "model"), revision=revision))
     if recipe is None:
         _try_task_name(problems, source, data_dir)
-        raise Problems(source.path, _by_line(problems))
+        raise Problems(source.path, by_line(problems))
     if recipe.data.scorer is not None:
         _try(problems, source.where("data", "scorer"), lambda: get_scorer(recipe.data.scorer))
     key = "task" if recipe.task is not None else "data"
@@ -113,7 +111,7 @@ def ready(source: RecipeSource, *, data_dir: Path | None = None, rows: Rows = re
     if task is not None and (misfit := judge_misfit(task.scorer, task.test, there=recipe.judge is not None)):
         problems.append(Problem(source.where("judge"), misfit))
     if problems:
-        raise Problems(source.path, _by_line(problems))
+        raise Problems(source.path, by_line(problems))
     return Ready(recipe, task, spec, quality)
 
 
@@ -128,20 +126,19 @@ def checked_task(recipe: Recipe | None, *, task_name: str | None, rows: int | No
     return _read_task(recipe.model_copy(update={"data": data}), data_dir)
 
 
-def unlearned(task: Task, run: Path, recipe: Recipe, *, data_dir: Path | None, say: Say) -> Task:
-    """`task` without the test rows that ask what the run in that folder, of that recipe, was trained on: a score on
-    those is no proof. Raises UserError where none is left."""
+def unlearned(task: Task, recipe: Recipe, *, digest: str, say: Say) -> Task:
+    """`task` without the test rows that ask what a run of `recipe` was trained on, its own task being of that `digest`:
+    a score on those is no proof. Raises UserError where none is left."""
     unknown = "Whether this run was trained on some of these rows is not known: its own"
     try:
-        own, _ = read_rows(recipe, data_dir)
+        own, _ = read_rows(recipe)
     except (UserError, ServiceAway) as gone:
         say(f"{unknown} cannot be read. {gone}")
         return task
-    if own.digest != read_json(run / "data.json")["digest"]:
+    if own.digest != digest:
         say(f"{unknown} are not those any more that it was trained on.")
         return task
-    trained = own.train
-    if not (learned := {id(row) for row in asked_in_training(replace(task, train=trained))}):
+    if not (learned := {id(row) for row in asked_in_training(replace(task, train=own.train))}):
         return task
     kept = tuple(row for row in task.test if id(row) not in learned)
     rows = f"{len(learned)} of {len(task.test)} {task.scored_noun}s"
@@ -258,16 +255,6 @@ def _try(problems: list[Problem], where: str, do: Any) -> Any:
     except UserError as error:
         problems.append(Problem(where, str(error)))
     return None
-
-
-def _by_line(problems: Sequence[Problem]) -> list[Problem]:
-    """In the order of the file's lines; what stands in no line comes last."""
-
-    def line(problem: Problem) -> float:
-        found = re.search(r"\.ya?ml:(\d+)\b", problem.where)
-        return int(found[1]) if found else math.inf
-
-    return sorted(problems, key=line)
 
 
 def _try_task_name(problems: list[Problem], source: RecipeSource, data_dir: Path | None) -> None:

@@ -4,6 +4,8 @@ Exit codes: 0 done or already done, 2 user error, 69 a service is away, 70 our b
 75 interrupted and resumable. People see the message; only exit code 70 comes with a traceback.
 """
 
+import math
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -59,6 +61,16 @@ class Problem:
 
     def __str__(self) -> str:
         return f"{self.where}: {self.what}" + (f" {self.fix}" if self.fix else "")
+
+
+def by_line(problems: Iterable[Problem]) -> list[Problem]:
+    """Each once, in the order of the file's lines; what stands in no line comes last."""
+
+    def line(problem: Problem) -> float:
+        found = re.search(r"\.ya?ml:(\d+)\b", problem.where)
+        return int(found[1]) if found else math.inf
+
+    return sorted(dict.fromkeys(problems), key=line)
 
 
 class Problems(UserError):

@@ -22,7 +22,7 @@ from slimtune.plan import Yarn, choose_precision, usable_tokens, yarn_for
 from slimtune.plan.context import learned_context
 from slimtune.recipe import Recipe
 from slimtune.report import Report, read_report, write_report
-from slimtune.runs import Run, fingerprint, open_run, recipe_of
+from slimtune.runs import Run, fingerprint, open_run, recipe_of, task_digest
 from slimtune.status import Listener, telling
 from slimtune.steps import Steps
 from slimtune.steps.bench import Bench
@@ -163,7 +163,7 @@ def evaluate_target(
     run, recipe, spec = found.run, found.recipe, found.spec
     whole = task = checked_task(recipe, task_name=task_name, rows=rows, data_dir=data_dir)
     if recipe and task_name not in (None, recipe.task):
-        task = unlearned(whole, run, recipe, data_dir=data_dir, say=listener.say)
+        task = unlearned(whole, recipe, digest=task_digest(run), say=listener.say)
     own = recipe if task_name is None else None  # what it says of its own task
     limit = (own and own.evaluate.max_new_tokens) or task.max_new_tokens + (recipe.thinking_room if recipe else 0)
     name = f"{task.name}-{whole.digest[:8]}-{few_shot}-shot"

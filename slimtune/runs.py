@@ -193,6 +193,11 @@ def training_totals(folder: Path) -> dict[str, Any]:
     }
 
 
+def task_digest(run: Path) -> str:
+    """Of all rows that the run in that folder was trained and scored on."""
+    return read_json(run / "data.json")["digest"]
+
+
 def recipe_of(run: Path) -> Recipe:
     """The recipe of a run's folder, its task named by where the rows were when the run began: `--data` is no part of a
     recipe."""

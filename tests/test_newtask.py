@@ -190,16 +190,15 @@ def test_a_run_is_not_scored_on_rows_of_another_task_that_it_was_trained_on(here
     recipe, task, said = read_recipe(here / "own.yaml").recipe, get_task("mine"), []
     own = ready(read_recipe(here / "own.yaml")).task
     trained = {normal_prompt(row) for row in own.train}
-    (here / "data.json").write_text(json.dumps({"digest": own.digest}))
-    kept = unlearned(task, here, recipe, data_dir=None, say=said.append)
+    kept = unlearned(task, recipe, digest=own.digest, say=said.append)
     assert 0 < len(kept.test) < len(task.test) and kept.train == task.train
     assert kept.test == tuple(row for row in task.test if normal_prompt(row) not in trained)
     left_out = f"{len(task.test) - len(kept.test)} of {len(task.test)} test rows"
     assert said == [f"Left out: {left_out} that ask what this run was trained on."]
     table(here / "data.csv", ROWS[:150])
-    assert unlearned(task, here, recipe, data_dir=None, say=said.append) == task and "not those any more" in said[-1]
+    assert unlearned(task, recipe, digest=own.digest, say=said.append) == task and "not those any more" in said[-1]
     (here / "data.csv").unlink()
-    assert unlearned(task, here, recipe, data_dir=None, say=said.append) == task
+    assert unlearned(task, recipe, digest=own.digest, say=said.append) == task
     assert "is not known: its own cannot be read" in said[-1]
 
 
@@ -209,6 +208,7 @@ def test_where_a_run_was_trained_on_every_row_nothing_is_scored(here):
     table(here / "data.csv", rows)
     table(here / "other.csv", [{"body": "another", "intent": "pay"}])
     new_task("mine", here / "data.csv", columns={"text": "body", "label": "intent"})
-    (here / "data.json").write_text(json.dumps({"digest": ready(read_recipe(here / "own.yaml")).task.digest}))
+    source = read_recipe(here / "own.yaml")
+    digest = ready(source).task.digest
     with pytest.raises(UserError, match="none is left to prove anything"):
-        unlearned(get_task("mine"), here, read_recipe(here / "own.yaml").recipe, data_dir=None, say=print)
+        unlearned(get_task("mine"), source.recipe, digest=digest, say=print)

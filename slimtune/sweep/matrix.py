@@ -13,8 +13,6 @@ Strict like a recipe: mistakes are reported at once, with their lines. All seeds
 
 import copy
 import itertools
-import math
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +21,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from slimtune.check import read_rows, ready
-from slimtune.errors import Problem, Problems, ServiceAway, UserError, did_you_mean
+from slimtune.errors import Problem, Problems, ServiceAway, UserError, by_line, did_you_mean
 from slimtune.models import get_model
 from slimtune.recipe import Recipe, check_recipe, find_recipe, put_key, read_recipe, recipes_folder
 from slimtune.strict_yaml import Document, parse_yaml
@@ -65,20 +63,14 @@ def read_matrix(path: Path, *, data_dir: Path | None = None) -> tuple[Asked, ...
     base = _base(path, document, matrix, of_base)
     ways = list(_ways(path, document, matrix, problems))
     if of_base:  # every cell would repeat them
-        raise Problems(str(path), _by_line([*problems, *of_base]))
+        raise Problems(str(path), by_line([*problems, *of_base]))
     cells = _Cells(path, document, matrix, base, data_dir)
     found = [cells.trained(way, *place) for way in ways for place in cells.places(matrix.seeds)]
     found += [cells.served(one, *place) for one in matrix.served for place in cells.places(range(1, one.runs + 1))]
     problems += cells.problems
     if problems := problems or [*_twice(path, found), *_mixed(path, found)]:
-        raise Problems(str(path), _by_line(problems))
+        raise Problems(str(path), by_line(problems))
     return tuple(cell for cell in found if cell is not None)
-
-
-def _by_line(problems: Sequence[Problem]) -> list[Problem]:
-    """Each once, as they stand in the file; what has no line comes last."""
-    lines = {problem: re.search(r":(\d+)\b", problem.where) for problem in problems}
-    return sorted(lines, key=lambda problem: int(lines[problem][1]) if lines[problem] else math.inf)
 
 
 def _sections(path: Path, document: Document, problems: list[Problem]) -> Matrix:
