@@ -23,6 +23,8 @@ _ENOUGH_TOKENS_CPU = 4096  # at a time: more only take memory
 _A_CPU = GpuSpec("CPU", 0.0, (0, 0), 20.0, 0.15)  # two cores: what is faster than what, no speeds
 _A_CARD = GpuSpec("a card", 0.0, (8, 0), 600.0, 125.0)  # one that no data sheet is known of: likewise
 
+_CHANGED = ("collation", "quantisation", "checkpointing")  # each has two ways
+
 
 @dataclass(frozen=True)
 class Candidate:
@@ -108,24 +110,17 @@ def fastest(found: Sequence[Candidate], room_gib: float) -> Candidate | None:
 def alternatives(found: Sequence[Candidate], chosen: Candidate, room_gib: float) -> tuple[Alternative, ...]:
     """What was not chosen, one change asked for at a time and the rest chosen anew: the fastest with it that fits, else
     the one that takes least."""
-    here = _told(chosen)
-    changes = {
-        "collation": "padded rows" if chosen.collation == "shared-prefix" else "shared prefixes",
-        "quantisation": "16-bit weights" if chosen.setting.quantisation == "4bit" else "4-bit weights",
-        "checkpointing": "no checkpointing" if chosen.setting.checkpointing else "checkpointing",
-    }
-    rows = chosen.setting.micro_batch
-    asked = [(kind, how, lambda one, kind=kind: _told(one)[kind] != here[kind]) for kind, how in changes.items()]
-    asked += [
-        ("rows", f"{counted(many, 'row')} at a time", lambda one, many=many: one.setting.micro_batch == many)
-        for many in (2 * rows, rows // 2)
-    ]
+    told = [(one, _told(one)) for one in found]
+    here, rows = _told(chosen), chosen.setting.micro_batch
+    others = {kind: {words[kind] for _, words in told} - {here[kind]} for kind in _CHANGED}
+    asked = [(kind, how) for kind in _CHANGED for how in others[kind]]
+    asked += [("rows", _rows(2 * rows)), ("rows", _rows(rows // 2))]
     said = []
-    for kind, how, holds in asked:
-        others = [one for one in found if holds(one) and not (kind == "checkpointing" and one.setting.tiled_mlp)]
-        if others:
-            best = fastest(others, room_gib)
-            shown = best or min(others, key=lambda one: one.high_gib)
+    for kind, how in asked:
+        tiled = kind == "checkpointing"  # is another change
+        if with_it := [one for one, words in told if words[kind] == how and not (tiled and one.setting.tiled_mlp)]:
+            best = fastest(with_it, room_gib)
+            shown = best or min(with_it, key=lambda one: one.high_gib)
             along = [word for what, word in _told(shown).items() if what != kind and word != here[what]]
             share = shown.examples_per_s / chosen.examples_per_s
             said.append(Alternative(how, listed(along), round(share, 3), shown.high_gib, fits=best is not None))
@@ -139,10 +134,14 @@ def _told(one: Candidate) -> dict[str, str]:
         "collation": "shared prefixes" if one.collation == "shared-prefix" else "padded rows",
         "quantisation": "4-bit weights" if at.quantisation == "4bit" else "16-bit weights",
         "checkpointing": "checkpointing" if at.checkpointing else "no checkpointing",
-        "rows": f"{counted(at.micro_batch, 'row')} at a time",
+        "rows": _rows(at.micro_batch),
         "optimizer": "8-bit Adam" if at.optimizer == "adamw_8bit" else "32-bit Adam",
         "levers": "an MLP in tiles" if at.tiled_mlp else "a whole MLP",
     }
+
+
+def _rows(many: int) -> str:
+    return f"{counted(many, 'row')} at a time"
 
 
 def _ways(spec: ModelSpec, smallest: Setting, weights: Sequence[str]) -> list[Setting]:
