@@ -102,7 +102,7 @@ def _score(state: State, name: str) -> str:
     file = state.folder / name / "evaluation.json"
     try:
         score = Interval.from_json(read_json(file)["score"])
-        return f"{score.value:.3f}\n{score.low:.2f}-{score.high:.2f}"
+        return f"{score.value:.3f}\n{score.span}"
     except FileNotFoundError:
         return ""
     except (ValueError, KeyError, TypeError):

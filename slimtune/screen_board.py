@@ -92,7 +92,7 @@ def _score(board: Board, name: str, task: str) -> str:
         return square.state
     score = square.shown.score
     mark = "*" if square.state == "partly" else ""
-    return f"{score.value:.3f}{mark}\n{score.low:.2f}-{score.high:.2f}"
+    return f"{score.value:.3f}{mark}\n{score.span}"
 
 
 def _show_ranks(console: Console, board: Board, table: RankTable) -> None:

@@ -38,6 +38,11 @@ class Interval:
     def __str__(self) -> str:
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
+    @property
+    def span(self) -> str:
+        """Low to high, for where there is little room: "0.81-0.93"."""
+        return f"{self.low:.2f}-{self.high:.2f}"
+
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
 
