@@ -129,7 +129,8 @@ def guess_tokens(train: Sequence[Example], spec: ModelSpec) -> RowTokens:
     unit = _a_character([prompts[index][shared:] for index in some], spec)
     answer_unit = _a_character([answers[index] for index in some], spec)
     said = [math.ceil(len(answer) * answer_unit) + 1 for answer in answers]  # and what ends it
-    prompts = ["\0" * round(ahead / unit) + prompt[shared:] for prompt in prompts]  # its characters are worth others
+    lead = "\0" * round(ahead / unit)  # what all share, as if its characters were of as many tokens as the others
+    prompts = [lead + prompt[shared:] for prompt in prompts]
     lengths = [_CLOSING + round(len(prompt) * unit) + own for prompt, own in zip(prompts, said, strict=True)]
     return RowTokens(lengths, said, round(ahead), prompts, unit)
 
@@ -140,8 +141,8 @@ def _tokens(texts: Sequence[str], spec: ModelSpec) -> float:
 
 
 def _a_character(texts: Sequence[str], spec: ModelSpec) -> float:
-    """Tokens of one on average; a third where there is no text."""
-    return _tokens(texts, spec) / (sum(map(len, texts)) or 1) or 1 / 3
+    """Tokens of one on average; a third where there is no text. Never less than a twentieth: long lines of one sign."""
+    return max(_tokens(texts, spec) / (sum(map(len, texts)) or 1), 0.05) if any(texts) else 1 / 3
 
 
 def count_rows(rows: Sequence[Any]) -> RowTokens:

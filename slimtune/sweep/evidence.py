@@ -93,7 +93,7 @@ def request_of(grid: Grid, contestant: str, tasks: Sequence[str]) -> Request | N
 def guessed_request(task: str) -> Request | None:
     """The mean lengths of a task's test rows, by their text; None where they are not at hand."""
     try:
-        rows = guess_tokens(get_task(task).test, MODELS["qwen3-4b"])
+        rows = guess_tokens(get_task(task).test, MODELS["qwen3-4b"])  # most vocabularies are as large as its
     except (UserError, ServiceAway):
         return None
     answer = sum(rows.answers) / len(rows.answers)
